@@ -1,0 +1,105 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .treatAllWarnings(as: .error),
+]
+/// Release code on the request path is compiled with cross-module optimisation; the default already
+/// is for release builds, so only the safety mode is set here.
+let pure = strict + [.strictMemorySafety()]
+
+let package = Package(
+    name: "andiron",
+    products: [.executable(name: "andiron", targets: ["andiron"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    ],
+    targets: [
+        // Layer 0: C headers, and modules that do no I/O and import nothing of ours.
+        .systemLibrary(name: "CUV", pkgConfig: "libuv", providers: [.apt(["libuv1-dev"])]),
+        .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
+        .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
+        .target(name: "JSONText", swiftSettings: pure),
+        .target(name: "HTTPMessages", swiftSettings: pure),
+        // Layer 1: how anything tells a person what happened; the loop.
+        .target(name: "Diagnostics", dependencies: ["JSONText"], swiftSettings: strict),
+        .target(name: "EventLoops", dependencies: ["CUV", "COpenSSL", "Diagnostics"], swiftSettings: strict),
+        // Layer 2: the domain's words, and protocols over the loop's streams.
+        .target(
+            name: "Invocations", dependencies: ["EventLoops", "Diagnostics", "JSONText", "HTTPMessages"],
+            swiftSettings: strict),
+        .target(
+            name: "HTTPServers",
+            dependencies: [
+                "EventLoops", "HTTPMessages", "Diagnostics",
+                .product(name: "DequeModule", package: "swift-collections"),
+            ],
+            swiftSettings: strict),
+        .target(name: "HTTPClients", dependencies: ["CCurl", "EventLoops", "Diagnostics"], swiftSettings: strict),
+        .target(
+            name: "RedisClients",
+            dependencies: [
+                "CHiredis", "EventLoops", "Diagnostics",
+                .product(name: "DequeModule", package: "swift-collections"),
+            ],
+            swiftSettings: strict),
+        // Layer 3: what an app, a bundle and a worker are.
+        .target(
+            name: "FunctionApps", dependencies: ["Invocations", "JSONText", "Diagnostics", "EventLoops"],
+            swiftSettings: strict),
+        .target(
+            name: "Bundles", dependencies: ["CYAML", "EventLoops", "JSONText", "Diagnostics"],
+            swiftSettings: strict),
+        .target(
+            name: "Workers",
+            dependencies: [
+                "EventLoops", "Invocations", "Diagnostics", "JSONText", "HTTPMessages", "Bundles",
+                .product(name: "DequeModule", package: "swift-collections"),
+            ],
+            resources: [.embedInCode("Python/andiron_worker.py")],
+            swiftSettings: strict),
+        // Layer 4: scoring, triggers, bindings.
+        .target(
+            name: "Scoring",
+            dependencies: [
+                "Invocations", "EventLoops", "Diagnostics", "JSONText", "RedisClients", "Workers", "Bundles",
+                "HTTPMessages",
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "Triggers",
+            dependencies: [
+                "Invocations", "EventLoops", "Diagnostics", "HTTPServers", "HTTPMessages", "FunctionApps",
+                "JSONText",
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "Bindings", dependencies: ["Invocations", "HTTPMessages", "HTTPServers", "Diagnostics", "JSONText"],
+            swiftSettings: strict),
+        // Layer 5: builds everything and runs it.
+        .target(
+            name: "Hosting",
+            dependencies: [
+                "Diagnostics", "EventLoops", "JSONText", "HTTPMessages", "HTTPServers", "Invocations",
+                "FunctionApps", "Bundles", "Workers", "RedisClients", "Scoring", "Triggers", "Bindings",
+            ],
+            swiftSettings: strict),
+        // Layer 6: the command line; the only place that prints or exits.
+        .executableTarget(
+            name: "andiron",
+            dependencies: [
+                "Hosting", "HTTPClients", "Diagnostics", "EventLoops", "FunctionApps", "Bundles", "JSONText",
+                "HTTPMessages", "Workers", "HTTPServers",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+    ]
+)

@@ -1,0 +1,40 @@
+/// SHA-256 by libcrypto.
+internal import COpenSSL
+
+/// A SHA-256 digest: 32 bytes, usable as a key.
+public struct SHA256Digest: Hashable, Sendable, CustomStringConvertible {
+    private let words: (UInt64, UInt64, UInt64, UInt64)
+
+    /// The digest of the given parts one after another.
+    ///
+    /// Parts are not delimited: callers put lengths in where a boundary carries meaning.
+    public init(of parts: [UInt8]...) {
+        var context = SHA256_CTX()
+        SHA256_Init(&context)
+        for part in parts { _ = part.withUnsafeBytes { SHA256_Update(&context, $0.baseAddress, $0.count) } }
+        var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        withUnsafeMutableBytes(of: &words) {
+            _ = SHA256_Final($0.baseAddress?.assumingMemoryBound(to: UInt8.self), &context)
+        }
+        self.words = words
+    }
+
+    /// The 32 bytes.
+    public var bytes: [UInt8] { withUnsafeBytes(of: words) { Array($0) } }
+
+    /// 64 lower-case hexadecimal digits.
+    public var description: String {
+        let digits = Array("0123456789abcdef".utf8)
+        return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+    }
+
+    public static func == (left: Self, right: Self) -> Bool { left.words == right.words }
+
+    public func hash(into hasher: inout Hasher) { hasher.combine(words.0) }
+}
+
+/// Whether two secrets are equal, in time that depends only on their lengths.
+public func constantTimeEqual(_ left: [UInt8], _ right: [UInt8]) -> Bool {
+    guard left.count == right.count else { return false }
+    return left.withUnsafeBytes { l in right.withUnsafeBytes { r in CRYPTO_memcmp(l.baseAddress, r.baseAddress, l.count) } } == 0
+}
