@@ -1,5 +1,5 @@
 /// Accepts connections and answers their requests through one responder.
-public import Diagnostics
+internal import Diagnostics
 public import EventLoops
 public import HTTPMessages
 

@@ -19,6 +19,12 @@ public struct JSONValue: Sendable {
         /// Byte offset of the name's opening quote.
         public let nameOffset: Int
         public let value: JSONValue
+
+        public init(name: String, nameOffset: Int, value: JSONValue) {
+            self.name = name
+            self.nameOffset = nameOffset
+            self.value = value
+        }
     }
 
     public let content: Content

@@ -1,0 +1,246 @@
+/// host.json, resolved: every value present, every limit checked.
+///
+/// Keys and defaults are those of Azure Functions v4 (learn.microsoft.com, «host.json reference»); the two
+/// sections `inferenceCache` and `azureml` are Andiron's. `docs/reference/host-json.md` lists them all.
+public import Diagnostics
+public import Invocations
+internal import JSONText
+
+/// Settings of the HTTP trigger, host.json `extensions.http`.
+public struct HTTPConfiguration: Sendable, Equatable {
+    /// `routePrefix`: text, default `api`.
+    public var routePrefix = "api"
+    /// `maxOutstandingRequests`: queued and running, default -1 (unlimited); nil here.
+    public var maxOutstandingRequests: Int?
+    /// `maxConcurrentRequests`: running, default -1 (unlimited); nil here.
+    public var maxConcurrentRequests: Int?
+    /// `customHeaders`: added to every response unless the function set them.
+    public var customHeaders: [CustomHeader] = []
+
+    public init() {}
+}
+
+/// One entry of `customHeaders`.
+public struct CustomHeader: Sendable, Equatable {
+    public let name: String
+    public let value: String
+}
+
+/// Settings of the inference cache, host.json `inferenceCache`.
+public struct InferenceCacheConfiguration: Sendable, Equatable {
+    /// `timeToLive`: time span, default one hour.
+    public var timeToLive = Duration.seconds(3600)
+    /// `maxEntries`: results kept in memory, default 10 000.
+    public var maxEntries = 10_000
+    /// `maxMemoryBytes`: bytes of results kept in memory, default 64 MiB.
+    public var maxMemoryBytes = 64 << 20
+    /// `maxEntryBytes`: the largest result cached, default 1 MiB.
+    public var maxEntryBytes = 1 << 20
+    /// `redisTimeout`: what Redis may add to a request at most, default 5 ms.
+    public var redisTimeout = Duration.milliseconds(5)
+    /// `redisConnectTimeout`: time span, default 2 s.
+    public var redisConnectTimeout = Duration.seconds(2)
+    /// `keyPrefix`: text before each key in Redis, default `andiron:`.
+    public var keyPrefix = "andiron:"
+
+    public init() {}
+}
+
+/// Everything host.json decides.
+public struct HostConfiguration: Sendable {
+    /// `functionTimeout`: time span, default 30 minutes; nil is without limit (`-1`).
+    public var functionTimeout: Duration? = .seconds(1800)
+    /// `functions`: the names to load; nil is all.
+    public var functions: [String]?
+    public var http = HTTPConfiguration()
+    /// `retry`: for functions that have none of their own.
+    public var retry: RetryPolicy?
+    /// `logging.logLevel`: category prefix to level.
+    public var logLevels: [String: EventLevel] = [:]
+    /// `watchDirectories` and `watchFiles`: what else restarts functions when it changes.
+    public var watchDirectories: [String] = []
+    public var watchFiles: [String] = []
+    public var fileWatchingEnabled = true
+    /// `inferenceCache`: nil when the section is absent.
+    public var inferenceCache: InferenceCacheConfiguration?
+    /// `azureml.scoreFunction`: which function `/score` and `/swagger.json` stand for.
+    public var scoreFunction: String?
+
+    public init() {}
+
+    static let topLevelKeys = [
+        "$schema", "version", "functionTimeout", "retry", "functions", "http", "watchDirectories", "watchFiles", "queues",
+        "serviceBus", "eventHub", "singleton", "logging", "aggregator", "healthMonitor", "extensionBundle",
+        "managedDependencies", "managedDependency", "customHandler", "httpWorker", "extensions", "concurrency",
+        "sendCanceledInvocationsToWorker", "metadataProviderTimeout", "telemetryMode", "isDefaultHostConfig",
+        "fileWatchingEnabled", "configurationProfile", "inferenceCache", "azureml",
+    ]
+    static let httpKeys = [
+        "routePrefix", "maxOutstandingRequests", "maxConcurrentRequests", "dynamicThrottlesEnabled",
+        "enableChunkedRequestBinding", "customHeaders", "hsts",
+    ]
+    static let cacheKeys = [
+        "timeToLive", "maxEntries", "maxMemoryBytes", "maxEntryBytes", "redisTimeout", "redisConnectTimeout", "keyPrefix",
+    ]
+
+    /// Every key Andiron acts on, as `section.key`, for the reference page's test.
+    public static let documentedKeys =
+        ["version", "functionTimeout", "functions", "retry", "watchDirectories", "watchFiles", "fileWatchingEnabled"]
+        + ["logging.logLevel", "azureml.scoreFunction"]
+        + ["routePrefix", "maxOutstandingRequests", "maxConcurrentRequests", "customHeaders"].map { "extensions.http.\($0)" }
+        + cacheKeys.map { "inferenceCache.\($0)" }
+
+    /// Reads host.json with the environment's `AzureFunctionsJobHost__…` laid over it.
+    ///
+    /// - Returns: the configuration with defaults where the file is wrong, and what is wrong; any problem
+    ///   that is not a warning keeps functions from running.
+    public static func load(
+        folder: String, environment: [String: String]
+    ) -> (configuration: HostConfiguration, problems: [ConfigurationProblem]) {
+        var configuration = HostConfiguration()
+        let path = folder + "/host.json"
+        let file: ConfigurationFile
+        do throws(ConfigurationProblem) {
+            guard readFile(path, limit: 1) != nil else {
+                throw ConfigurationProblem(
+                    "AN2001", "Host.json file is missing. Please make sure host.json file is present at \(folder)",
+                    remedy: "create host.json with { \"version\": \"2.0\" }, or start in the function app's folder",
+                    place: SourcePlace(file: "host.json"))
+            }
+            file = try ConfigurationFile(path: path, displayName: "host.json")
+        } catch {
+            return (configuration, [error])
+        }
+        var reader = ConfigurationReader(file: file)
+        let root = EnvironmentOverlay.apply(environment, to: file.root)
+        configuration.read(root, &reader)
+        return (configuration, reader.problems)
+    }
+
+    private mutating func read(_ root: JSONValue, _ reader: inout ConfigurationReader) {
+        reader.checkKeys(of: root, known: Self.topLevelKeys, in: "")
+        checkVersion(root, &reader)
+        readTimeout(root, &reader)
+        functions = reader.texts(root, "functions")
+        watchDirectories = reader.texts(root, "watchDirectories") ?? []
+        watchFiles = reader.texts(root, "watchFiles") ?? []
+        fileWatchingEnabled = reader.flag(root, "fileWatchingEnabled") ?? true
+        retry = RetryPolicy.read(root, &reader)
+        readHTTP(reader.section(root, "extensions"), &reader)
+        readLogging(reader.section(root, "logging"), &reader)
+        if let section = reader.section(root, "inferenceCache", known: Self.cacheKeys) {
+            inferenceCache = .read(section, &reader)
+        }
+        scoreFunction = reader.text(reader.section(root, "azureml", known: ["scoreFunction"]), "scoreFunction")
+    }
+
+    private func checkVersion(_ root: JSONValue, _ reader: inout ConfigurationReader) {
+        if root.members?.isEmpty == true { return }
+        guard let version = reader.text(root, "version") else {
+            reader.report(
+                "AN2005", "The host.json file is missing the required 'version' property.", at: root,
+                remedy: "add \"version\": \"2.0\"")
+            return
+        }
+        if version != "2.0" {
+            reader.report(
+                "AN2005", "'\(version)' is an invalid value for host.json 'version' property.",
+                at: reader.value(root, "version"), remedy: "set the 'version' property to \"2.0\"")
+        }
+    }
+
+    private mutating func readTimeout(_ root: JSONValue, _ reader: inout ConfigurationReader) {
+        if let text = reader.value(root, "functionTimeout")?.string, text == "-1" {
+            functionTimeout = nil
+        } else if let timeout = reader.duration(root, "functionTimeout", in: .seconds(1) ... .seconds(864_000)) {
+            functionTimeout = timeout
+        }
+    }
+
+    private mutating func readHTTP(_ extensions: JSONValue?, _ reader: inout ConfigurationReader) {
+        let section = reader.section(extensions, "http", known: Self.httpKeys)
+        http.routePrefix = reader.text(section, "routePrefix") ?? "api"
+        let limit = { (reader: inout ConfigurationReader, key: String) in
+            reader.integer(section, key, in: -1 ... .max).flatMap { $0 < 0 ? nil : max($0, 1) }
+        }
+        http.maxOutstandingRequests = limit(&reader, "maxOutstandingRequests")
+        http.maxConcurrentRequests = limit(&reader, "maxConcurrentRequests")
+        for member in reader.section(section, "customHeaders")?.members ?? [] {
+            guard let value = member.value.string else {
+                reader.report("AN2003", "the header '\(member.name)' must be a string", at: member.value)
+                continue
+            }
+            http.customHeaders.append(CustomHeader(name: member.name, value: value))
+        }
+    }
+
+    private mutating func readLogging(_ section: JSONValue?, _ reader: inout ConfigurationReader) {
+        for member in reader.section(section, "logLevel")?.members ?? [] {
+            let word = member.value.string ?? ""
+            if word.caseInsensitiveEquals("None") {
+                logLevels[member.name] = .critical
+            } else if let level = EventLevel.allCases.first(where: { $0.name.caseInsensitiveEquals(word) }) {
+                logLevels[member.name] = level
+            } else {
+                reader.report(
+                    "AN2003", "'\(word)' is not a log level", at: member.value,
+                    remedy: "one of Trace, Debug, Information, Warning, Error, Critical, None")
+            }
+        }
+    }
+}
+
+extension InferenceCacheConfiguration {
+    static func read(_ section: JSONValue, _ reader: inout ConfigurationReader) -> Self {
+        var cache = InferenceCacheConfiguration()
+        cache.timeToLive =
+            reader.duration(section, "timeToLive", in: .seconds(1) ... .seconds(31_536_000)) ?? cache.timeToLive
+        cache.maxEntries = reader.integer(section, "maxEntries", in: 1...100_000_000) ?? cache.maxEntries
+        cache.maxMemoryBytes = reader.integer(section, "maxMemoryBytes", in: 1024...(1 << 40)) ?? cache.maxMemoryBytes
+        cache.maxEntryBytes = reader.integer(section, "maxEntryBytes", in: 1...(512 << 20)) ?? cache.maxEntryBytes
+        cache.redisTimeout =
+            reader.duration(section, "redisTimeout", in: .milliseconds(1) ... .seconds(10)) ?? cache.redisTimeout
+        cache.redisConnectTimeout =
+            reader.duration(section, "redisConnectTimeout", in: .milliseconds(10) ... .seconds(60))
+            ?? cache.redisConnectTimeout
+        cache.keyPrefix = reader.text(section, "keyPrefix") ?? cache.keyPrefix
+        return cache
+    }
+}
+
+extension RetryPolicy {
+    /// The `retry` section of host.json or function.json.
+    static func read(_ parent: JSONValue, _ reader: inout ConfigurationReader) -> RetryPolicy? {
+        let keys = ["strategy", "maxRetryCount", "delayInterval", "minimumInterval", "maximumInterval"]
+        guard let section = reader.section(parent, "retry", known: keys) else { return nil }
+        guard let count = reader.integer(section, "maxRetryCount", in: -1 ... .max) else {
+            if reader.value(section, "maxRetryCount") == nil {
+                reader.report("AN2003", "'maxRetryCount' is required in 'retry'", at: section, remedy: "-1 is for ever")
+            }
+            return nil
+        }
+        let any = Duration.zero ... .seconds(864_000)
+        switch reader.text(section, "strategy")?.lowercased() {
+        case "fixeddelay":
+            guard let delay = reader.duration(section, "delayInterval", in: any) else {
+                reader.report("AN2003", "'delayInterval' is required with fixedDelay", at: section)
+                return nil
+            }
+            return .fixedDelay(count: count < 0 ? nil : count, delay: delay)
+        case "exponentialbackoff":
+            guard let minimum = reader.duration(section, "minimumInterval", in: any),
+                let maximum = reader.duration(section, "maximumInterval", in: any)
+            else {
+                reader.report(
+                    "AN2003", "'minimumInterval' and 'maximumInterval' are required with exponentialBackoff", at: section)
+                return nil
+            }
+            return .exponentialBackoff(count: count < 0 ? nil : count, minimum: minimum, maximum: maximum)
+        default:
+            reader.report(
+                "AN2003", "'strategy' must be fixedDelay or exponentialBackoff",
+                at: reader.value(section, "strategy") ?? section)
+            return nil
+        }
+    }
+}

@@ -1,0 +1,130 @@
+/// One run of a function, from its trigger's event to its outcome.
+public import Diagnostics
+public import EventLoops
+public import HTTPMessages
+
+/// What started an invocation.
+public struct TriggerEvent: Sendable {
+    /// The kind of trigger, in the words of `faas.trigger`: `http`, `blob`, `queue`, `admin`.
+    public var trigger: String
+    /// The trigger's value: a request body, a blob, a message.
+    public var body: [UInt8]
+    /// The request's head, for HTTP.
+    public var head: RequestHead?
+    /// Route parameters by name; nil values are optional parameters that were absent.
+    public var routeParameters: [(name: String, value: String?)]
+
+    public init(
+        trigger: String, body: [UInt8], head: RequestHead? = nil, routeParameters: [(name: String, value: String?)] = []
+    ) {
+        self.trigger = trigger
+        self.body = body
+        self.head = head
+        self.routeParameters = routeParameters
+    }
+}
+
+/// One invocation on its way; touched by the loop only.
+@EventLoop
+public final class Invocation {
+    public let id: InvocationID
+    public let functionName: String
+    public let event: TriggerEvent
+    public var stages: StageTimes
+    /// What the cache did; nil when no cache was asked.
+    public var cache: CacheResult?
+
+    public init(id: InvocationID, functionName: String, event: TriggerEvent, stages: StageTimes) {
+        self.id = id
+        self.functionName = functionName
+        self.event = event
+        self.stages = stages
+    }
+
+    /// Ends the running stage and begins `stage`.
+    @inline(__always)
+    public func enter(_ stage: Stage) { stages.enter(stage, at: monotonicNanoseconds()) }
+}
+
+/// What a scorer answered.
+public struct ScoringResponse: Sendable {
+    /// The HTTP status the scoring server would give.
+    public var status: Int
+    /// The content type; nil when the script gave its own or there is none.
+    public var contentType: String?
+    /// Further headers, as field lines.
+    public var fields: HTTPFields
+    public var body: [UInt8]
+    /// What `x-ms-run-function-failed` says.
+    public var runFunctionFailed: Bool
+    /// How long the script's `run` took, in nanoseconds; 0 when it did not run.
+    public var runNanoseconds: UInt64
+    /// The failure to report on function routes, when this is one.
+    public var failure: InvocationFailure?
+
+    public init(
+        status: Int = 200, contentType: String? = "application/json", fields: HTTPFields = HTTPFields(),
+        body: [UInt8] = [], runFunctionFailed: Bool = false, runNanoseconds: UInt64 = 0,
+        failure: InvocationFailure? = nil
+    ) {
+        self.status = status
+        self.contentType = contentType
+        self.fields = fields
+        self.body = body
+        self.runFunctionFailed = runFunctionFailed
+        self.runNanoseconds = runNanoseconds
+        self.failure = failure
+    }
+}
+
+/// Why an invocation failed.
+public struct InvocationFailure: HostError {
+    public let code: String
+    public let fault: Fault
+    public let message: String
+    public let remedy: String?
+    /// The user's traceback or other detail, for the log and the developer.
+    public let detail: String?
+    /// The status an HTTP caller gets.
+    public let status: Int
+    /// Seconds after which trying again makes sense.
+    public let retryAfterSeconds: Int?
+
+    public init(
+        code: String, fault: Fault, message: String, remedy: String? = nil, detail: String? = nil, status: Int = 500,
+        retryAfterSeconds: Int? = nil
+    ) {
+        self.code = code
+        self.fault = fault
+        self.message = message
+        self.remedy = remedy
+        self.detail = detail
+        self.status = status
+        self.retryAfterSeconds = retryAfterSeconds
+    }
+}
+
+/// How an invocation ended.
+public enum InvocationOutcome: Sendable {
+    case completed(ScoringResponse)
+    case failed(InvocationFailure)
+}
+
+/// Computes a function's result. Implementations: the entry script in worker processes, the echo.
+@EventLoop
+public protocol Scorer: AnyObject {
+    /// Answers one invocation; marks the stages `workerWait` and `score` on it.
+    func score(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse
+}
+
+/// Runs an invocation through cache, scorer and outputs.
+@EventLoop
+public protocol InvocationDispatching: AnyObject {
+    func dispatch(_ invocation: Invocation) async -> InvocationOutcome
+}
+
+/// A source of events: cancelled to stop. HTTP's is called by its listener, others run their own loop.
+@EventLoop
+public protocol Trigger: AnyObject {
+    func run(dispatching dispatcher: any InvocationDispatching) async
+}
