@@ -51,17 +51,19 @@ let package = Package(
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: strict),
+        .target(
+            name: "ConfigurationFiles", dependencies: ["JSONText", "Diagnostics", "EventLoops"], swiftSettings: strict),
         // Layer 3: what an app, a bundle and a worker are.
         .target(
-            name: "FunctionApps", dependencies: ["Invocations", "JSONText", "Diagnostics", "EventLoops"],
+            name: "FunctionApps", dependencies: ["ConfigurationFiles", "Invocations", "JSONText", "Diagnostics", "EventLoops"],
             swiftSettings: strict),
         .target(
-            name: "Bundles", dependencies: ["CYAML", "EventLoops", "JSONText", "Diagnostics"],
+            name: "Bundles", dependencies: ["CYAML", "ConfigurationFiles", "EventLoops", "JSONText", "Diagnostics"],
             swiftSettings: strict),
         .target(
             name: "Workers",
             dependencies: [
-                "EventLoops", "Invocations", "Diagnostics", "JSONText", "HTTPMessages", "Bundles",
+                "EventLoops", "Invocations", "Diagnostics", "JSONText", "HTTPMessages", "Bundles", "ConfigurationFiles",
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             resources: [.embedInCode("Python/andiron_worker.py")],
@@ -89,7 +91,7 @@ let package = Package(
             name: "Hosting",
             dependencies: [
                 "Diagnostics", "EventLoops", "JSONText", "HTTPMessages", "HTTPServers", "Invocations",
-                "FunctionApps", "Bundles", "Workers", "RedisClients", "Scoring", "Triggers", "Bindings",
+                "FunctionApps", "Bundles", "Workers", "RedisClients", "Scoring", "Triggers", "Bindings", "ConfigurationFiles",
             ],
             swiftSettings: strict),
         // Layer 6: the command line; the only place that prints or exits.
@@ -97,7 +99,7 @@ let package = Package(
             name: "andiron",
             dependencies: [
                 "Hosting", "HTTPClients", "Diagnostics", "EventLoops", "FunctionApps", "Bundles", "JSONText",
-                "HTTPMessages", "Workers", "HTTPServers",
+                "HTTPMessages", "Workers", "HTTPServers", "ConfigurationFiles",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

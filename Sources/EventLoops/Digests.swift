@@ -1,5 +1,6 @@
 /// SHA-256 by libcrypto.
 internal import COpenSSL
+internal import Glibc
 
 /// A SHA-256 digest: 32 bytes, usable as a key.
 public struct SHA256Digest: Hashable, Sendable, CustomStringConvertible {
@@ -37,4 +38,27 @@ public struct SHA256Digest: Hashable, Sendable, CustomStringConvertible {
 public func constantTimeEqual(_ left: [UInt8], _ right: [UInt8]) -> Bool {
     guard left.count == right.count else { return false }
     return left.withUnsafeBytes { l in right.withUnsafeBytes { r in CRYPTO_memcmp(l.baseAddress, r.baseAddress, l.count) } } == 0
+}
+
+extension SHA256Digest {
+    /// The digest of a file's contents, read in pieces; nil when it cannot be read. Blocking.
+    public init?(ofFile path: String) {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var context = SHA256_CTX()
+        SHA256_Init(&context)
+        var chunk = [UInt8](repeating: 0, count: 1 << 18)
+        while true {
+            let count = read(descriptor, &chunk, chunk.count)
+            guard count >= 0 else { return nil }
+            if count == 0 { break }
+            SHA256_Update(&context, &chunk, count)
+        }
+        var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        withUnsafeMutableBytes(of: &words) {
+            _ = SHA256_Final($0.baseAddress?.assumingMemoryBound(to: UInt8.self), &context)
+        }
+        self.words = words
+    }
 }

@@ -1,4 +1,5 @@
 /// App settings: the environment over local.settings.json, read once at start.
+public import ConfigurationFiles
 public import Diagnostics
 internal import JSONText
 

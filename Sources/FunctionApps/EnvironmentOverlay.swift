@@ -1,4 +1,5 @@
 /// `AzureFunctionsJobHost__a__b=value`: the environment laid over host.json.
+internal import ConfigurationFiles
 internal import JSONText
 
 enum EnvironmentOverlay {

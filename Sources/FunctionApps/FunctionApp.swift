@@ -1,4 +1,5 @@
 /// A function app: its folder, host.json, settings and functions, as they are on disk now.
+public import ConfigurationFiles
 internal import Diagnostics
 internal import Glibc
 public import Invocations
@@ -114,18 +115,4 @@ public struct FunctionApp: Sendable {
         while route.hasSuffix("/") { route = route.dropLast() }
         return String(route)
     }
-}
-
-/// The names in a folder, without `.` and `..`; empty when it cannot be read.
-public func folderEntries(_ path: String) -> [String] {
-    guard let stream = opendir(path) else { return [] }
-    defer { closedir(stream) }
-    var names: [String] = []
-    while let entry = readdir(stream) {
-        let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-            pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-        }
-        if name != ".", name != ".." { names.append(name) }
-    }
-    return names.sorted()
 }

@@ -1,4 +1,5 @@
 /// function.json: reading and checking one function, with the Functions host's own messages.
+internal import ConfigurationFiles
 internal import Diagnostics
 internal import Glibc
 internal import Invocations
@@ -210,28 +211,3 @@ struct FunctionFile {
 }
 
 private let asciiLetters: Set<UInt8> = Set(Array(UInt8(ascii: "a")...UInt8(ascii: "z")) + Array(UInt8(ascii: "A")...UInt8(ascii: "Z")))
-
-/// Whether a path is a folder.
-public func isFolder(_ path: String) -> Bool {
-    var information = stat()
-    return stat(path, &information) == 0 && information.st_mode & S_IFMT == S_IFDIR
-}
-
-/// `path` seen from `folder`, without `.` and `..`.
-public func absolutePath(_ path: String, in folder: String) -> String {
-    let whole = path.hasPrefix("/") ? path : folder + "/" + path
-    var parts: [Substring] = []
-    for part in whole.split(separator: "/") {
-        switch part {
-        case ".": break
-        case "..": if !parts.isEmpty { parts.removeLast() }
-        default: parts.append(part)
-        }
-    }
-    return "/" + parts.joined(separator: "/")
-}
-
-/// `path` without the leading `folder`, when it lies inside.
-public func relativePath(_ path: String, to folder: String) -> String {
-    path.hasPrefix(folder + "/") ? String(path.dropFirst(folder.count + 1)) : path
-}

@@ -2,6 +2,7 @@
 ///
 /// Keys and defaults are those of Azure Functions v4 (learn.microsoft.com, «host.json reference»); the two
 /// sections `inferenceCache` and `azureml` are Andiron's. `docs/reference/host-json.md` lists them all.
+public import ConfigurationFiles
 public import Diagnostics
 public import Invocations
 internal import JSONText

@@ -33,6 +33,8 @@ public final class Invocation {
     public var stages: StageTimes
     /// What the cache did; nil when no cache was asked.
     public var cache: CacheResult?
+    /// Phases and milliseconds of the cold start it waited for; empty when it met a warm worker.
+    public var coldStart: [(name: String, milliseconds: Double)] = []
 
     public init(id: InvocationID, functionName: String, event: TriggerEvent, stages: StageTimes) {
         self.id = id
@@ -110,9 +112,23 @@ public enum InvocationOutcome: Sendable {
     case failed(InvocationFailure)
 }
 
+/// What of a request a function's result depends on.
+public enum InputKind: Sendable {
+    /// The body's bytes.
+    case bytes
+    /// The body's JSON value, however it is written.
+    case json
+    /// Method, path, query and body.
+    case request
+    /// Headers too: such a result is never shared.
+    case headers
+}
+
 /// Computes a function's result. Implementations: the entry script in worker processes, the echo.
 @EventLoop
 public protocol Scorer: AnyObject {
+    /// What results depend on; waits for the first worker when the script is not known yet.
+    func inputKind(for invocation: Invocation) async throws(InvocationFailure) -> InputKind
     /// Answers one invocation; marks the stages `workerWait` and `score` on it.
     func score(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse
 }

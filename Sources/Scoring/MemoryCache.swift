@@ -1,0 +1,102 @@
+/// Results in memory, the least recently used leaving first.
+internal import EventLoops
+
+/// A bounded cache by digest. A result may have several keys: inputs that are written differently and mean
+/// the same.
+@EventLoop
+final class MemoryCache {
+    private final class Entry {
+        let result: CachedResult
+        let expires: UInt64
+        var keys: [SHA256Digest]
+        unowned(unsafe) var newer: Entry?
+        var older: Entry?
+
+        init(_ result: CachedResult, expires: UInt64, key: SHA256Digest) {
+            self.result = result
+            self.expires = expires
+            keys = [key]
+        }
+    }
+
+    private var entries: [SHA256Digest: Entry] = [:]
+    private var newest: Entry?
+    private unowned(unsafe) var oldest: Entry?
+    private let entryLimit: Int
+    private let byteLimit: Int
+    /// Results held.
+    private(set) var count = 0
+    /// Their bytes.
+    private(set) var byteCount = 0
+    /// Results that had to leave for room.
+    private(set) var evictions = 0
+
+    /// Spellings remembered per result.
+    private static let keyLimit = 8
+
+    init(entryLimit: Int, byteLimit: Int) {
+        self.entryLimit = entryLimit
+        self.byteLimit = byteLimit
+    }
+
+    /// The result under `key`, unless it has expired at `now`.
+    func result(for key: SHA256Digest, now: UInt64) -> CachedResult? {
+        guard let entry = entries[key] else { return nil }
+        if entry.expires <= now {
+            remove(entry)
+            return nil
+        }
+        if newest !== entry {
+            unlink(entry)
+            pushNewest(entry)
+        }
+        return entry.result
+    }
+
+    func store(_ result: CachedResult, key: SHA256Digest, expires: UInt64) {
+        if let old = entries[key] { remove(old) }
+        let entry = Entry(result, expires: expires, key: key)
+        entries[key] = entry
+        pushNewest(entry)
+        count += 1
+        byteCount += result.byteCount
+        while count > entryLimit || byteCount > byteLimit, let last = oldest {
+            remove(last)
+            evictions += 1
+        }
+    }
+
+    /// Lets `alias` lead to the result of `key` too.
+    func add(alias: SHA256Digest, to key: SHA256Digest) {
+        guard let entry = entries[key], alias != key, entry.keys.count < Self.keyLimit, entries[alias] == nil else { return }
+        entry.keys.append(alias)
+        entries[alias] = entry
+    }
+
+    func removeAll() {
+        while let last = oldest { remove(last) }
+    }
+
+    private func remove(_ entry: Entry) {
+        unlink(entry)
+        for key in entry.keys { entries[key] = nil }
+        count -= 1
+        byteCount -= entry.result.byteCount
+    }
+
+    private func pushNewest(_ entry: Entry) {
+        entry.older = newest
+        newest?.newer = entry
+        newest = entry
+        if oldest == nil { oldest = entry }
+    }
+
+    private func unlink(_ entry: Entry) {
+        let newer = entry.newer
+        let older = entry.older
+        if let newer { newer.older = older } else { newest = older }
+        if let older { older.newer = newer } else { oldest = newer }
+        entry.newer = nil
+        entry.older = nil
+    }
+}
