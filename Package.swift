@@ -72,7 +72,7 @@ let package = Package(
         .target(
             name: "Scoring",
             dependencies: [
-                "Invocations", "EventLoops", "Diagnostics", "JSONText", "RedisClients", "Workers", "Bundles",
+                "Invocations", "EventLoops", "Diagnostics", "JSONText", "RedisClients", "Workers", "Bundles", "ConfigurationFiles",
                 "HTTPMessages",
             ],
             swiftSettings: strict),
@@ -80,11 +80,11 @@ let package = Package(
             name: "Triggers",
             dependencies: [
                 "Invocations", "EventLoops", "Diagnostics", "HTTPServers", "HTTPMessages", "FunctionApps",
-                "JSONText",
+                .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: strict),
         .target(
-            name: "Bindings", dependencies: ["Invocations", "HTTPMessages", "HTTPServers", "Diagnostics", "JSONText"],
+            name: "Bindings", dependencies: ["Invocations", "EventLoops", "HTTPMessages", "Diagnostics", "JSONText"],
             swiftSettings: strict),
         // Layer 5: builds everything and runs it.
         .target(
@@ -99,7 +99,7 @@ let package = Package(
             name: "andiron",
             dependencies: [
                 "Hosting", "HTTPClients", "Diagnostics", "EventLoops", "FunctionApps", "Bundles", "JSONText",
-                "HTTPMessages", "Workers", "HTTPServers", "ConfigurationFiles",
+                "ConfigurationFiles", "Invocations",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

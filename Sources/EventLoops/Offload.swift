@@ -5,33 +5,40 @@ internal import CUV
 @EventLoop
 public func offload<T: Sendable>(_ work: @escaping @Sendable () -> T) async -> T {
     await withUnsafeContinuation { (continuation: UnsafeContinuation<T, Never>) in
-        let job = OffloadedJob(run: {
-            let result = work()
-            return { continuation.resume(returning: result) }
-        })
-        let request = UnsafeMutablePointer<uv_work_t>.allocate(capacity: 1)
-        // SAFETY: released exactly once, in the after-work callback.
-        request.pointee.data = Unmanaged.passRetained(job).toOpaque()
-        uv_queue_work(
-            EventLoop.executor.loop, request,
-            { request in
-                guard let data = request?.pointee.data else { return }
-                let job = Unmanaged<OffloadedJob>.fromOpaque(data).takeUnretainedValue()  // SAFETY: still retained.
-                job.finish = job.run()
-            },
-            { request, _ in
-                guard let request, let data = request.pointee.data else { return }
-                let job = Unmanaged<OffloadedJob>.fromOpaque(data).takeRetainedValue()  // SAFETY: see above.
-                request.deallocate()
-                job.finish?()
-            })
+        OffloadedJob.start(
+            OffloadedJob(run: {
+                let result = work()
+                return { continuation.resume(returning: result) }
+            }))
     }
 }
 
-/// A closure on its way through the pool.
+/// A closure on its way through the pool. Its callbacks are written outside the loop's isolation, because
+/// the first one runs on another thread.
 private final class OffloadedJob {
-    let run: () -> () -> Void
-    var finish: (() -> Void)?
+    private let run: @Sendable () -> @Sendable () -> Void
+    private var finish: (@Sendable () -> Void)?
 
-    init(run: @escaping () -> () -> Void) { self.run = run }
+    init(run: @escaping @Sendable () -> @Sendable () -> Void) { self.run = run }
+
+    @EventLoop
+    static func start(_ job: OffloadedJob) {
+        let request = UnsafeMutablePointer<uv_work_t>.allocate(capacity: 1)
+        // SAFETY: released exactly once, in `finished`.
+        request.pointee.data = Unmanaged.passRetained(job).toOpaque()
+        uv_queue_work(EventLoop.executor.loop, request, working, finished)
+    }
+
+    private nonisolated static let working: uv_work_cb = { request in
+        guard let data = request?.pointee.data else { return }
+        let job = Unmanaged<OffloadedJob>.fromOpaque(data).takeUnretainedValue()  // SAFETY: still retained.
+        job.finish = job.run()
+    }
+
+    private nonisolated static let finished: uv_after_work_cb = { request, _ in
+        guard let request, let data = request.pointee.data else { return }
+        let job = Unmanaged<OffloadedJob>.fromOpaque(data).takeRetainedValue()  // SAFETY: see `start`.
+        request.deallocate()
+        job.finish?()
+    }
 }

@@ -62,6 +62,9 @@ public struct RouteTemplate {
         segments.joined().compactMap { if case .parameter(let parameter) = $0 { parameter } else { nil } }
     }
 
+    /// How many segments it has.
+    public var segmentCount: Int { segments.count }
+
     /// The literal segments before the first one that holds a parameter.
     public var literalPrefix: [String] {
         var prefix: [String] = []

@@ -124,11 +124,23 @@ public enum InputKind: Sendable {
     case headers
 }
 
+/// What two requests must have in common to have the same result.
+public struct InputIdentity: Sendable {
+    public let kind: InputKind
+    /// Digest of the code and the model.
+    public let version: SHA256Digest
+
+    public init(kind: InputKind, version: SHA256Digest) {
+        self.kind = kind
+        self.version = version
+    }
+}
+
 /// Computes a function's result. Implementations: the entry script in worker processes, the echo.
 @EventLoop
 public protocol Scorer: AnyObject {
     /// What results depend on; waits for the first worker when the script is not known yet.
-    func inputKind(for invocation: Invocation) async throws(InvocationFailure) -> InputKind
+    func inputIdentity(for invocation: Invocation) async throws(InvocationFailure) -> InputIdentity
     /// Answers one invocation; marks the stages `workerWait` and `score` on it.
     func score(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse
 }

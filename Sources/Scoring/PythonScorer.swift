@@ -1,38 +1,129 @@
 /// Scores with an Azure ML entry script in worker processes.
-internal import Diagnostics
+public import Bundles
+internal import ConfigurationFiles
+public import Diagnostics
 public import EventLoops
 internal import HTTPMessages
 public import Invocations
 internal import JSONText
 public import Workers
 
-/// One bundle's script as a scorer.
+/// One bundle's script as a scorer. The bundle is read, and its workers started, in the background.
 @EventLoop
 public final class PythonScorer: Scorer {
-    public let pool: WorkerPool
+    /// The workers; nil until the bundle has been read.
+    public private(set) var pool: WorkerPool?
+    /// Why the bundle cannot be used.
+    public private(set) var loadFailure: InvocationFailure?
+    private let folder: String
+    private let script: String?
+    private let log: EventLog
+    private let makePool: @EventLoop (Bundle) -> WorkerPool
+    private var loaded = Gate()
+    private var isLoading = false
+    private var mustReload = false
+    private var isStopped = false
 
-    public init(pool: WorkerPool) { self.pool = pool }
+    /// - Parameters:
+    ///   - folder: the bundle's.
+    ///   - script: the entry script, when the function names it.
+    ///   - makePool: makes the workers of a bundle that has been read.
+    public init(folder: String, script: String?, log: EventLog, makePool: @escaping @EventLoop (Bundle) -> WorkerPool) {
+        self.folder = folder
+        self.script = script
+        self.log = log
+        self.makePool = makePool
+    }
 
-    public func inputKind(for invocation: Invocation) async throws(InvocationFailure) -> InputKind {
-        let report: ScriptReport
-        if let known = pool.report {
-            report = known
-        } else {
-            invocation.enter(.workerWait)
-            report = try await pool.waitForReport()
-            invocation.coldStart = pool.coldStart.phases
-            invocation.enter(.cacheLookup)
+    /// Reads the bundle and starts its workers. When it has been read before and has changed, new calls wait for
+    /// the new workers, and the old ones end when their calls are done.
+    public func load() {
+        guard !isLoading else {
+            mustReload = true
+            return
         }
-        if report.wantsHeaders { return .headers }
-        switch report.mode {
-        case "rawhttp": return .request
-        case "schema": return .json
-        default: return .bytes
+        isLoading = true
+        loopTask { [self] in
+            repeat {
+                mustReload = false
+                await loadOnce()
+            } while mustReload
+            isLoading = false
+            loaded.open()
         }
+    }
+
+    private func loadOnce() async {
+        let result = await offload { [folder, script] () -> Result<Bundle, BundleError> in
+            do throws(BundleError) {
+                return .success(try Bundle.load(folder: folder, script: script))
+            } catch {
+                return .failure(error)
+            }
+        }
+        switch result {
+        case .failure(let error):
+            log(HostEvent(.configError, .error, error.description, [("code", .text(error.code))]))
+            loadFailure = InvocationFailure(
+                code: error.code, fault: error.fault, message: error.message, remedy: error.remedy,
+                detail: error.place.map { "\($0)" })
+        case .success(let bundle):
+            loadFailure = nil
+            if pool?.bundle.digest == bundle.digest || isStopped { return }
+            for warning in bundle.warnings { log(HostEvent(.configError, .warning, warning.text)) }
+            let old = pool
+            let new = makePool(bundle)
+            pool = new
+            new.start()
+            if let old {
+                log.log(
+                    .information, "code reloaded",
+                    [("function", .text(old.functionName)), ("in_flight_on_old", .integer(old.status.busy))])
+                await old.stop()
+            }
+        }
+    }
+
+    /// Lets calls finish and ends the workers.
+    public func stop() async {
+        isStopped = true
+        await pool?.stop()
+    }
+
+    private func readyPool(_ invocation: Invocation) async throws(InvocationFailure) -> WorkerPool {
+        if let pool, loadFailure == nil { return pool }
+        if pool == nil, loadFailure == nil { await loaded.wait() }
+        if let loadFailure { throw loadFailure }
+        guard let pool else {
+            throw InvocationFailure(code: "AN4009", fault: .host, message: "the function is being unloaded", status: 503, retryAfterSeconds: 1)
+        }
+        return pool
+    }
+
+    public func inputIdentity(for invocation: Invocation) async throws(InvocationFailure) -> InputIdentity {
+        if let pool, loadFailure == nil, let report = pool.report { return identity(pool, report) }
+        invocation.enter(.workerWait)
+        let pool = try await readyPool(invocation)
+        let report = try await pool.waitForReport()
+        invocation.coldStart = pool.coldStart.phases
+        invocation.enter(.cacheLookup)
+        return identity(pool, report)
+    }
+
+    private func identity(_ pool: WorkerPool, _ report: ScriptReport) -> InputIdentity {
+        let kind: InputKind =
+            switch report.mode {
+            case _ where report.wantsHeaders: .headers
+            case "rawhttp": .request
+            case "schema": .json
+            default: .bytes
+            }
+        return InputIdentity(kind: kind, version: pool.bundle.digest)
     }
 
     public func score(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse {
         invocation.enter(.workerWait)
+        let pool = try await readyPool(invocation)
         let report = try await pool.waitForReport()
         let event = invocation.event
         if report.mode == "schema", let refusal = refusedContentType(event.head) { return refusal }
@@ -85,7 +176,11 @@ public final class PythonScorer: Scorer {
 public final class EchoScorer: Scorer {
     public init() {}
 
-    public func inputKind(for invocation: Invocation) async throws(InvocationFailure) -> InputKind { .bytes }
+    public func inputIdentity(for invocation: Invocation) async throws(InvocationFailure) -> InputIdentity {
+        InputIdentity(kind: .bytes, version: Self.version)
+    }
+
+    private static let version = SHA256Digest(of: Array("builtin:echo".utf8))
 
     public func score(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse {
         invocation.enter(.score)

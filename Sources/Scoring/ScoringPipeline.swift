@@ -16,29 +16,30 @@ public final class ScoringPipeline {
     /// - Parameters:
     ///   - cache: the host's cache, or nil when it is off.
     ///   - usesCache: what the function says; nil means yes unless the script takes raw requests.
-    ///   - identity: names function and bundle; part of every key.
-    public init(scorer: any Scorer, cache: InferenceCache?, usesCache: Bool?, identity: String) {
+    ///   - functionName: part of every key, with the bundle's digest and the input.
+    public init(scorer: any Scorer, cache: InferenceCache?, usesCache: Bool?, functionName: String) {
         self.scorer = scorer
         self.cache = usesCache == false ? nil : cache
         self.usesCache = usesCache
-        keyPrefix = SHA256Digest(of: Array("andiron result 1\n\(identity)".utf8)).bytes
+        keyPrefix = SHA256Digest(of: Array("andiron result 1\n\(functionName)".utf8)).bytes
     }
 
     /// The result for an invocation, from the cache or computed.
     public func score(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse {
         guard let cache else { return try await scorer.score(invocation) }
         invocation.enter(.cacheLookup)
-        let kind = try await scorer.inputKind(for: invocation)
+        let identity = try await scorer.inputIdentity(for: invocation)
+        let kind = identity.kind
         guard isCacheable(invocation.event, kind) else {
             invocation.cache = .bypass
             cache.count(.bypass)
             return try await scorer.score(invocation)
         }
-        let exact = SHA256Digest(of: keyPrefix, input(invocation.event, kind))
+        let exact = SHA256Digest(of: keyPrefix, identity.version.bytes, input(invocation.event, kind))
         if let result = cache.inMemory(exact) { return hit(invocation, cache, result) }
         var key = exact
         if kind == .json, let value = try? JSONParser.parse(invocation.event.body) {
-            key = SHA256Digest(of: keyPrefix, value.canonicalBytes)
+            key = SHA256Digest(of: keyPrefix, identity.version.bytes, value.canonicalBytes)
             if let result = cache.inMemory(key) {
                 cache.add(alias: exact, to: key)
                 return hit(invocation, cache, result)

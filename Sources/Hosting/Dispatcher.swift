@@ -1,0 +1,99 @@
+/// The path of an invocation: retries, cache, scorer; then its record.
+internal import Diagnostics
+public import EventLoops
+public import Invocations
+internal import Scoring
+
+/// Runs invocations of the functions that are loaded.
+@EventLoop
+public final class Dispatcher: InvocationDispatching {
+    private var runtimes: [String: FunctionRuntime] = [:]
+    private let log: EventLog
+    /// Invocations under way.
+    public private(set) var inFlight = 0
+    /// Invocations since the start.
+    public private(set) var completed = 0
+    private var quiet: Gate?
+
+    init(log: EventLog) { self.log = log }
+
+    func use(_ runtimes: [FunctionRuntime]) {
+        self.runtimes = Dictionary(runtimes.map { ($0.metadata.name, $0) }) { first, _ in first }
+    }
+
+    public func dispatch(_ invocation: Invocation) async -> InvocationOutcome {
+        guard let runtime = runtimes[invocation.functionName] else {
+            return .failed(
+                InvocationFailure(
+                    code: "AN4010", fault: .host, message: "the function '\(invocation.functionName)' is not loaded any more",
+                    status: 503, retryAfterSeconds: 1))
+        }
+        inFlight += 1
+        runtime.metrics.inFlight += 1
+        var outcome = await run(invocation, runtime)
+        var retry = 1
+        while outcome.failure?.fault == .user, let delay = runtime.metadata.retry?.delay(beforeRetry: retry) {
+            invocation.enter(.workerWait)
+            await sleep(for: delay)
+            outcome = await run(invocation, runtime)
+            retry += 1
+        }
+        invocation.stages.finish(at: monotonicNanoseconds())
+        finish(invocation, outcome, runtime)
+        return outcome
+    }
+
+    private func run(_ invocation: Invocation, _ runtime: FunctionRuntime) async -> InvocationOutcome {
+        do throws(InvocationFailure) {
+            let response = try await runtime.pipeline.score(invocation)
+            invocation.enter(.output)
+            return .completed(response)
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    private func finish(_ invocation: Invocation, _ outcome: InvocationOutcome, _ runtime: FunctionRuntime) {
+        inFlight -= 1
+        completed += 1
+        let failure = outcome.failure
+        runtime.metrics.inFlight -= 1
+        runtime.metrics.record(invocation.stages, succeeded: failure == nil)
+        let status = failure?.status ?? outcome.response?.status ?? 0
+        log(
+            HostEvent(
+                InvocationRecord(
+                    id: invocation.id, functionName: invocation.functionName, trigger: invocation.event.trigger,
+                    succeeded: failure == nil, status: status, cache: invocation.cache, stages: invocation.stages,
+                    inputByteCount: invocation.event.body.count, outputByteCount: outcome.response?.body.count ?? 0,
+                    failure: failure.map { "\($0.code) \($0.message)" })))
+        if let failure, let detail = failure.detail {
+            log.log(
+                .error, detail,
+                [("function", .text(invocation.functionName)), ("invocation_id", .text("\(invocation.id)"))])
+        }
+        if inFlight == 0 { quiet?.open() }
+    }
+
+    /// Waits until nothing is under way.
+    func waitUntilQuiet() async {
+        guard inFlight > 0 else { return }
+        let gate = Gate()
+        quiet = gate
+        await gate.wait()
+    }
+}
+
+extension InvocationOutcome {
+    /// The failure, whether the scorer threw it or the script reported it.
+    var failure: InvocationFailure? {
+        switch self {
+        case .failed(let failure): failure
+        case .completed(let response): response.failure
+        }
+    }
+
+    var response: ScoringResponse? {
+        if case .completed(let response) = self { response } else { nil }
+    }
+}

@@ -1,0 +1,325 @@
+/// The host: one loaded app, its functions, its HTTP face, its life.
+internal import Bindings
+internal import Bundles
+internal import ConfigurationFiles
+public import Diagnostics
+public import EventLoops
+public import FunctionApps
+internal import Glibc
+internal import HTTPServers
+public import Invocations
+internal import RedisClients
+internal import Scoring
+internal import Triggers
+internal import Workers
+
+/// Where the host is in its life; the Functions host's words.
+public enum HostState: String, Sendable {
+    case starting = "Starting"
+    case running = "Running"
+    /// host.json is wrong; the admin API serves, functions do not.
+    case error = "Error"
+    /// Work finishes, nothing new is taken.
+    case stopping = "Stopping"
+    case stopped = "Stopped"
+    /// Taken offline by the admin API.
+    case offline = "Offline"
+}
+
+/// Whether new work is taken.
+public enum DrainState: String, Sendable {
+    case disabled = "Disabled"
+    case inProgress = "InProgress"
+    case completed = "Completed"
+}
+
+/// Builds everything and holds it.
+@EventLoop
+public final class FunctionHost {
+    public let options: StartOptions
+    public private(set) var state = HostState.starting
+    public private(set) var app: FunctionApp
+    /// Loaded functions in name order.
+    public private(set) var runtimes: [FunctionRuntime] = []
+    public let dispatcher: Dispatcher
+    public let keys: KeyStore
+    public let startedAt = monotonicNanoseconds()
+    let log: EventLog
+    let logPath: String
+    private(set) var cache: InferenceCache?
+    private(set) var trigger: HTTPTrigger?
+    private(set) var drainState = DrainState.disabled
+    private var redis: RedisClient?
+    private var cacheConfiguration: InferenceCacheConfiguration?
+    private let environments: PythonEnvironments
+    private var workerProgram = ""
+    private var listener: HTTPListener?
+    private var responder: HostResponder?
+    private var watcher: AppWatcher?
+    private var retiring = 0
+
+    /// - Parameter logPath: where `log` ends up, to be named in answers.
+    public init(options: StartOptions, log: EventLog, logPath: String) {
+        self.options = options
+        self.log = log
+        self.logPath = logPath
+        dispatcher = Dispatcher(log: log)
+        keys = KeyStore(folder: options.stateFolder + "/secrets")
+        app = FunctionApp.load(folder: options.folder, environment: options.environment, only: options.functions)
+        environments = PythonEnvironments(
+            cacheFolder: options.cacheFolder, python: app.settings["ANDIRON_PYTHON"] ?? "python3", log: log)
+    }
+
+    // MARK: Facts
+
+    /// The bound port.
+    public var port: Int { listener?.port ?? 0 }
+    public var address: String { options.address ?? app.localHost.address ?? "127.0.0.1" }
+    /// The address a person on this machine uses.
+    public var url: String {
+        let name = address == "0.0.0.0" || address == "127.0.0.1" || address == "::" ? "localhost" : address
+        return "http://\(name.contains(":") ? "[\(name)]" : name):\(port)"
+    }
+    public var workerPIDs: [Int32] { runtimes.flatMap { $0.python?.pool?.status.pids ?? [] } }
+    /// A description of the cache for the banner.
+    public var cacheDescription: String {
+        guard cache != nil else { return "off" }
+        return redis.map { "memory + \($0.address.description)" } ?? "memory"
+    }
+
+    /// The URL of a function, with its raw template; nil for one without HTTP.
+    public func url(of function: FunctionMetadata) -> String? {
+        function.http.map { http in
+            let template = HTTPTrigger.template(
+                of: HTTPFunction(metadata: function, http: http), prefix: app.configuration.http.routePrefix)
+            return "\(url)/\(template)"
+        }
+    }
+
+    /// The function `/score` stands for: host.json's `azureml.scoreFunction`, or the first that runs a script.
+    var scoreRuntime: FunctionRuntime? {
+        if let name = app.configuration.scoreFunction {
+            return runtimes.first { $0.metadata.name.caseInsensitiveEquals(name) }
+        }
+        return runtimes.first { $0.python != nil && !$0.metadata.isDisabled } ?? runtimes.first
+    }
+
+    // MARK: Life
+
+    /// Binds the port and loads the functions. Workers start in the background.
+    ///
+    /// - Throws: ``SystemError`` when the port or the state folder cannot be had.
+    public func start() throws(SystemError) {
+        workerProgram = try installWorkerProgram(cacheFolder: options.cacheFolder)
+        var limits = HTTPLimits()
+        if let bytes = app.settings["FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"].flatMap({ Int($0) }), bytes > 0 {
+            limits.bodyByteCount = bytes
+        }
+        let responder = HostResponder(host: self)
+        self.responder = responder
+        listener = try HTTPListener(
+            address: address, port: options.port ?? app.localHost.port ?? StartOptions.defaultPort, limits: limits,
+            responder: responder)
+        install(app)
+        if app.configuration.fileWatchingEnabled { watcher = AppWatcher(host: self, log: log) }
+    }
+
+    /// Reports problems and puts an app's functions to work, keeping those that have not changed.
+    private func install(_ app: FunctionApp) {
+        for problem in app.problems {
+            log(HostEvent(.configError, problem.isWarning ? .warning : .error, problem.text, [("code", .text(problem.code))]))
+        }
+        guard !app.isHostBroken else {
+            // A host that runs keeps running with what it has.
+            if runtimes.isEmpty { change(to: .error) }
+            return
+        }
+        self.app = app
+        updateCache()
+        let old = runtimes
+        runtimes = app.functions.map { function in
+            let key = self.key(of: function)
+            if let kept = old.first(where: { $0.metadata.name == function.name && $0.key == key && cacheIsUnchanged }) {
+                kept.metadata = function
+                return kept
+            }
+            let metrics = old.first { $0.metadata.name == function.name }?.metrics
+            return makeRuntime(function, key, metrics ?? FunctionMetrics())
+        }
+        cacheIsUnchanged = true
+        let functions = runtimes.compactMap { runtime in
+            runtime.metadata.http.map { HTTPFunction(metadata: runtime.metadata, http: $0) }
+        }
+        do throws(RouteTemplateError) {
+            trigger = try HTTPTrigger(
+                functions: functions, configuration: app.configuration.http,
+                authentication: options.enablesAuth ? .keys(keys) : .off, dispatcher: dispatcher)
+        } catch {
+            log(HostEvent(.configError, .error, "AN2008 routePrefix: \(error.reason)"))
+        }
+        responder?.output = HTTPOutput(isStrict: options.isStrict, logPath: logPath)
+        dispatcher.use(runtimes)
+        announce(old: old)
+        for runtime in old where !runtimes.contains(where: { $0 === runtime }) { retire(runtime) }
+        change(to: .running)
+    }
+
+    private var cacheIsUnchanged = true
+
+    private func announce(old: [FunctionRuntime]) {
+        for runtime in runtimes where !old.contains(where: { $0.metadata.name == runtime.metadata.name }) {
+            let function = runtime.metadata
+            log(
+                HostEvent(
+                    .functionDiscovered, .debug, "function found",
+                    [("function", .text(function.name)), ("trigger", .text(function.triggerType)), ("url", .text(url(of: function) ?? ""))]))
+        }
+        for runtime in old where !runtimes.contains(where: { $0.metadata.name == runtime.metadata.name }) {
+            log(HostEvent(.functionRemoved, .information, "function removed", [("function", .text(runtime.metadata.name))]))
+        }
+    }
+
+    private func retire(_ runtime: FunctionRuntime) {
+        retiring += 1
+        loopTask { [self] in
+            await runtime.stop()
+            retiring -= 1
+        }
+    }
+
+    private func key(of function: FunctionMetadata) -> RuntimeKey {
+        let count = app.settings["FUNCTIONS_WORKER_PROCESS_COUNT"].flatMap { Int($0) } ?? 1
+        return RuntimeKey(
+            entryPoint: function.entryPoint, usesCache: function.usesInferenceCache,
+            timeout: app.configuration.functionTimeout, processCount: min(max(count, 1), 10))
+    }
+
+    private func makeRuntime(_ function: FunctionMetadata, _ key: RuntimeKey, _ metrics: FunctionMetrics) -> FunctionRuntime {
+        let scorer: any Scorer
+        var python: PythonScorer?
+        switch function.entryPoint {
+        case .echo: scorer = EchoScorer()
+        case .bundle(let folder, let script):
+            let made = PythonScorer(folder: folder, script: script, log: log) { [unowned self] bundle in
+                WorkerPool(
+                    functionName: function.name, bundle: bundle, settings: poolSettings(bundle, key),
+                    environments: environments, log: log)
+            }
+            if !function.isDisabled || !options.enablesAuth { made.load() }
+            python = made
+            scorer = made
+        }
+        // The echo measures the host; caching it would measure something else. It can still ask for the cache.
+        let usesCache = function.usesInferenceCache ?? (python == nil ? false : nil)
+        let pipeline = ScoringPipeline(scorer: scorer, cache: cache, usesCache: usesCache, functionName: function.name)
+        return FunctionRuntime(metadata: function, metrics: metrics, python: python, pipeline: pipeline, key: key)
+    }
+
+    private func poolSettings(_ bundle: Bundle, _ key: RuntimeKey) -> WorkerPoolSettings {
+        var environment = Dictionary(app.settings.all.map { ($0.name, $0.value) }) { first, _ in first }
+        environment["AZURE_FUNCTIONS_ENVIRONMENT"] = "Development"
+        environment["WEBSITE_HOSTNAME"] = "localhost:\(port)"
+        let fromSetting = app.settings["SCORING_TIMEOUT_MS"].flatMap { Int($0) }.map { Duration.milliseconds($0) }
+        let scoring = bundle.scoringTimeout ?? fromSetting
+        let timeout = [scoring, key.timeout].compactMap { $0 }.min()
+        return WorkerPoolSettings(
+            processCount: bundle.workerCount ?? key.processCount, timeout: timeout,
+            timeoutName: timeout == scoring && scoring != nil ? "scoringTimeoutMs" : "functionTimeout",
+            environment: environment, workerProgram: workerProgram)
+    }
+
+    private func updateCache() {
+        let address = app.settings["RedisConnectionString"]
+        var configuration = app.configuration.inferenceCache
+        if configuration == nil, address != nil { configuration = InferenceCacheConfiguration() }
+        guard configuration != cacheConfiguration else { return }
+        cacheConfiguration = configuration
+        cacheIsUnchanged = false
+        redis?.close()
+        redis = nil
+        cache = nil
+        guard let configuration else { return }
+        if let address {
+            do throws(RedisError) {
+                redis = RedisClient(
+                    address: try RedisAddress(address), connectTimeout: configuration.redisConnectTimeout, log: log)
+            } catch {
+                log(HostEvent(.configError, .error, error.description, [("code", .text(error.code))]))
+            }
+        }
+        let limits = InferenceCacheLimits(
+            timeToLive: configuration.timeToLive, entryCount: configuration.maxEntries,
+            memoryByteCount: configuration.maxMemoryBytes, entryByteCount: configuration.maxEntryBytes,
+            redisTimeout: configuration.redisTimeout, keyPrefix: configuration.keyPrefix)
+        cache = InferenceCache(limits: limits, redis: redis, log: log)
+    }
+
+    /// Reads the app again and puts it to work.
+    public func reload() {
+        guard state != .stopping, state != .stopped else { return }
+        log.log(.information, "Host configuration has changed. Reloading")
+        install(FunctionApp.load(folder: options.folder, environment: options.environment, only: options.functions))
+        watcher?.refresh()
+    }
+
+    private func change(to new: HostState) {
+        guard state != new else { return }
+        log(
+            HostEvent(
+                .hostStateChanged, .debug, "Host state changed from \(state.rawValue) to \(new.rawValue).",
+                [("from", .text(state.rawValue)), ("to", .text(new.rawValue))]))
+        state = new
+    }
+
+    /// Takes no new work, and completes when what runs has finished.
+    func drain() {
+        guard drainState == .disabled else { return }
+        drainState = .inProgress
+        loopTask { [self] in
+            await dispatcher.waitUntilQuiet()
+            if drainState == .inProgress { drainState = .completed }
+        }
+    }
+
+    func resume() { drainState = .disabled }
+
+    func setOffline(_ offline: Bool) {
+        if offline { change(to: .offline) } else if state == .offline { change(to: app.isHostBroken ? .error : .running) }
+    }
+
+    /// Finishes what runs (at most the shutdown timeout), ends the workers, closes the port.
+    public func stop() async {
+        guard state != .stopping, state != .stopped else { return }
+        change(to: .stopping)
+        watcher = nil
+        drainState = .inProgress
+        let deadline = Gate()
+        let timer = LoopTimer { deadline.open() }
+        timer.start(after: options.shutdownTimeout)
+        loopTask { [self] in
+            await dispatcher.waitUntilQuiet()
+            await listener?.drain()
+            deadline.open()
+        }
+        await deadline.wait()
+        timer.stop()
+        listener?.close()
+        let stopped = Gate()
+        let patience = LoopTimer { stopped.open() }
+        patience.start(after: WorkerPoolSettings.stopTimeout)
+        loopTask { [self] in
+            for runtime in runtimes where dispatcher.inFlight > 0 { runtime.python?.pool?.kill() }
+            for runtime in runtimes { await runtime.stop() }
+            stopped.open()
+        }
+        await stopped.wait()
+        patience.stop()
+        for runtime in runtimes { runtime.python?.pool?.kill() }
+        redis?.close()
+        change(to: .stopped)
+        log(
+            HostEvent(
+                .summary, .information, "Host stopped",
+                [("invocations", .integer(dispatcher.completed)), ("unfinished", .integer(dispatcher.inFlight))]))
+    }
+}

@@ -1,0 +1,33 @@
+/// One function that is loaded: its metadata, its way to results, its numbers.
+public import EventLoops
+public import Invocations
+public import Scoring
+
+/// What decides whether a function can be kept over a reload.
+struct RuntimeKey: Equatable {
+    let entryPoint: EntryPoint
+    let usesCache: Bool?
+    let timeout: Duration?
+    let processCount: Int
+}
+
+/// A loaded function; ``stop()`` ends its workers.
+@EventLoop
+public final class FunctionRuntime {
+    public internal(set) var metadata: FunctionMetadata
+    public let metrics: FunctionMetrics
+    /// The entry script, or nil for what is built in.
+    public let python: PythonScorer?
+    let pipeline: ScoringPipeline
+    let key: RuntimeKey
+
+    init(metadata: FunctionMetadata, metrics: FunctionMetrics, python: PythonScorer?, pipeline: ScoringPipeline, key: RuntimeKey) {
+        self.metadata = metadata
+        self.metrics = metrics
+        self.python = python
+        self.pipeline = pipeline
+        self.key = key
+    }
+
+    func stop() async { await python?.stop() }
+}

@@ -1,0 +1,158 @@
+/// Every HTTP request to the host: health and admin first, then functions, then the host's other pages.
+internal import Bindings
+internal import ConfigurationFiles
+internal import Diagnostics
+internal import EventLoops
+internal import FunctionApps
+internal import HTTPMessages
+internal import HTTPServers
+internal import Invocations
+internal import JSONText
+internal import Triggers
+
+/// Routes requests; the order is the Functions host's.
+@EventLoop
+final class HostResponder: HTTPResponder {
+    private unowned let host: FunctionHost
+    private let admin: AdminAPI
+    private let health: HealthAPI
+    private let scoring: ScoringAPI
+    var output: HTTPOutput
+
+    init(host: FunctionHost) {
+        self.host = host
+        admin = AdminAPI(host: host)
+        health = HealthAPI(host: host)
+        scoring = ScoringAPI(host: host)
+        output = HTTPOutput(isStrict: host.options.isStrict, logPath: host.logPath)
+    }
+
+    func respond(to request: HTTPRequest) async -> HTTPResponse {
+        let head = request.head
+        if let cors, let origin = head.value("origin") {
+            if let preflight = cors.preflight(head, origin: origin) { return preflight }
+            var response = await answer(request)
+            cors.append(origin: origin, to: &response.fields)
+            return response
+        }
+        return await answer(request)
+    }
+
+    func refusal(_ error: HTTPParseError) -> HTTPResponse {
+        .json(
+            error.status,
+            jsonObject { writer in
+                writer.name("error")
+                writer.beginObject()
+                writer.member("code", "AN3001")
+                writer.member("message", error.reason)
+                writer.endObject()
+            })
+    }
+
+    private func answer(_ request: HTTPRequest) async -> HTTPResponse {
+        // Nearly every request is for a function below the prefix; two bytes tell the others apart.
+        let path = request.head.path
+        let second = path.dropFirst().first
+        if second == UInt8(ascii: "a"), path.starts(with: Self.adminPrefix) {
+            return custom(await admin.respond(to: request))
+        }
+        if second != UInt8(ascii: "a"), let response = health.respond(to: request) { return response }
+        if let refusal = unavailable() { return refusal }
+        if let trigger = host.trigger {
+            switch await trigger.handle(request) {
+            case .ran(let invocation, let outcome): return custom(output.response(invocation, outcome))
+            case .refused(let response): return response.status == 429 ? response : custom(response)
+            case .noRoute: break
+            }
+        }
+        return custom(await fallback(request))
+    }
+
+    private static let adminPrefix = Array("/admin/".utf8)
+
+    /// The answer while no function can run; nil when they can.
+    private func unavailable() -> HTTPResponse? {
+        guard host.state != .running || host.drainState != .disabled else { return nil }
+        var response = HTTPResponse.text(503, "Function host is not running.")
+        response.fields.add("Retry-After", "1")
+        return response
+    }
+
+    private func fallback(_ request: HTTPRequest) async -> HTTPResponse {
+        if request.head.path.elementsEqual("/".utf8) { return homepage() }
+        if let response = await scoring.respond(to: request) { return response }
+        return HTTPResponse(status: 404)
+    }
+
+    private func homepage() -> HTTPResponse {
+        if host.app.settings["AzureWebJobsDisableHomepage"]?.lowercased() == "true" { return HTTPResponse(status: 204) }
+        let rows = host.runtimes.map { runtime in
+            let function = runtime.metadata
+            let methods = function.http?.methods?.joined(separator: ", ") ?? "any method"
+            return "<li><b>\(escapeHTML(function.name))</b>: \(escapeHTML(methods)) <code>\(escapeHTML(host.url(of: function) ?? function.triggerType))</code></li>"
+        }
+        let page = """
+            <!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
+            <title>Your Azure Function App is up and running.</title></head><body>
+            <h1>Your Azure Function App is up and running.</h1>
+            <p>Andiron \(escapeHTML(host.options.version)) serves:</p><ul>\(rows.joined())</ul>
+            <p><a href="/openapi.json">openapi.json</a> <a href="/metrics">metrics</a>
+            <a href="/readyz?verbose">readyz</a></p></body></html>
+
+            """
+        return HTTPResponse(status: 200, contentType: "text/html; charset=utf-8", body: Array(page.utf8))
+    }
+
+    /// host.json's customHeaders, unless the response has them.
+    private func custom(_ response: HTTPResponse) -> HTTPResponse {
+        let headers = host.app.configuration.http.customHeaders
+        if headers.isEmpty { return response }
+        var response = response
+        for header in headers where !response.fields.contains(header.name) {
+            response.fields.add(header.name, header.value)
+        }
+        return response
+    }
+
+    private var cors: CrossOriginPolicy? {
+        let local = host.app.localHost
+        guard let origins = host.options.corsOrigins ?? local.cors.map({ [$0] }) else { return nil }
+        return CrossOriginPolicy(
+            origins: origins.flatMap { $0.split(separator: ",").map { String($0.drop(while: \.isWhitespace)) } },
+            allowsCredentials: host.options.corsCredentials || local.corsCredentials)
+    }
+}
+
+/// `<`, `>`, `&` and quotes made harmless.
+func escapeHTML(_ text: String) -> String {
+    text.replacing("&", with: "&amp;").replacing("<", with: "&lt;").replacing(">", with: "&gt;").replacing("\"", with: "&quot;")
+}
+
+/// Cross-origin requests, as the Functions CLI allows them: any header, any method, for the origins given.
+struct CrossOriginPolicy {
+    let origins: [String]
+    let allowsCredentials: Bool
+
+    private func isAllowed(_ origin: String) -> Bool { origins.contains("*") || origins.contains(origin) }
+
+    /// The answer to a preflight request; nil when it is none.
+    func preflight(_ head: RequestHead, origin: String) -> HTTPResponse? {
+        guard head.isMethod("OPTIONS"), let method = head.value("access-control-request-method") else { return nil }
+        var response = HTTPResponse(status: 204)
+        guard isAllowed(origin) else { return response }
+        append(origin: origin, to: &response.fields)
+        response.fields.add("Access-Control-Allow-Methods", method)
+        if let headers = head.value("access-control-request-headers") {
+            response.fields.add("Access-Control-Allow-Headers", headers)
+        }
+        return response
+    }
+
+    func append(origin: String, to fields: inout HTTPFields) {
+        fields.add("Vary", "Origin")
+        guard isAllowed(origin), !fields.contains("Access-Control-Allow-Origin") else { return }
+        fields.add("Access-Control-Allow-Origin", origins.contains("*") && !allowsCredentials ? "*" : origin)
+        if allowsCredentials { fields.add("Access-Control-Allow-Credentials", "true") }
+    }
+}

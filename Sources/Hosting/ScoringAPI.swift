@@ -1,0 +1,87 @@
+/// `/score` and `/swagger.json`: the face of the Azure ML scoring server, for its clients.
+internal import Bindings
+internal import Diagnostics
+internal import EventLoops
+internal import FunctionApps
+internal import HTTPMessages
+internal import HTTPServers
+internal import Invocations
+internal import JSONText
+internal import Scoring
+internal import Triggers
+internal import Workers
+
+/// Speaks for one function of the app.
+@EventLoop
+final class ScoringAPI {
+    private unowned let host: FunctionHost
+    private var random = RandomBytes()
+
+    init(host: FunctionHost) { self.host = host }
+
+    func respond(to request: HTTPRequest) async -> HTTPResponse? {
+        switch String(decoding: request.head.path, as: UTF8.self) {
+        case "/score": await score(request)
+        case "/swagger.json": await swagger(request)
+        default: nil
+        }
+    }
+
+    private func score(_ request: HTTPRequest) async -> HTTPResponse? {
+        guard let runtime = host.scoreRuntime else { return nil }
+        let head = request.head
+        var stages = StageTimes(entering: .accept, at: request.receivedAt)
+        stages.enter(.auth, at: monotonicNanoseconds())
+        if let refusal = refusal(head, runtime) { return refusal }
+        let isRaw = runtime.python?.pool?.report?.mode == "rawhttp"
+        if !isRaw {
+            if head.isMethod("OPTIONS") { return HTTPResponse(status: 200, contentType: "text/html; charset=utf-8", body: []) }
+            if head.isMethod("HEAD") { return scoringMessage(405, "Method not allowed") }
+            if !head.isMethod("GET"), !head.isMethod("POST") { return methodNotAllowed }
+        }
+        let id = InvocationID(from: &random)
+        let (ids, tooLong) = ScoringRequestIDs.read(head, generated: "\(id)")
+        guard let ids else { return tooLong }
+        stages.enter(.bind, at: monotonicNanoseconds())
+        let event = TriggerEvent(trigger: "http", body: request.body, head: head)
+        let invocation = Invocation(id: id, functionName: runtime.metadata.name, event: event, stages: stages)
+        let outcome = await host.dispatcher.dispatch(invocation)
+        return scoringServerResponse(invocation, outcome, ids: ids)
+    }
+
+    private var methodNotAllowed: HTTPResponse { scoringMessage(405, "The method is not allowed for the requested URL.") }
+
+    /// With `--enable-auth` the function's key, as `Authorization: Bearer` too, as Azure's front end takes it.
+    private func refusal(_ head: RequestHead, _ runtime: FunctionRuntime) -> HTTPResponse? {
+        guard host.options.enablesAuth, let level = runtime.metadata.http?.authLevel, level != .anonymous else { return nil }
+        let name = runtime.metadata.name
+        var caller = callerLevel(head, host.keys, function: name)
+        if caller == nil, let bearer = head.value("authorization"), bearer.hasPrefix("Bearer ") {
+            caller = try? host.keys.level(of: String(bearer.dropFirst(7)), function: name)
+        }
+        return caller == .admin || caller == level ? nil : HTTPResponse(status: 401)
+    }
+
+    private func swagger(_ request: HTTPRequest) async -> HTTPResponse? {
+        guard let runtime = host.scoreRuntime, let python = runtime.python else { return nil }
+        guard request.head.isMethod("GET") || request.head.isMethod("HEAD") else { return methodNotAllowed }
+        let written = PercentCoding.query(request.head.query).first { $0.name == "version" }?.value ?? "2"
+        let version = ["2.0": "2", "3.0": "3"][written] ?? written
+        do throws(InvocationFailure) {
+            guard let pool = python.pool else { return scoringMessage(503, "The scoring script is not loaded yet.") }
+            let documents = try await pool.waitForReport().swagger
+            let supported = documents.keys.sorted().joined(separator: ", ")
+            guard ["2", "3", "3.1"].contains(version) else {
+                return scoringMessage(404, "Swagger version [\(written)] is not valid. Supported versions: [\(supported)].")
+            }
+            guard let document = documents[version] else {
+                return scoringMessage(
+                    404,
+                    "Swagger version [\(written)] is not supported for the scoring script. Supported swagger versions: [\(supported)].")
+            }
+            return .json(200, Array(document.utf8))
+        } catch {
+            return scoringMessage(error.status, error.message)
+        }
+    }
+}

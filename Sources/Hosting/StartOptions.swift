@@ -1,0 +1,41 @@
+/// What the command line decides about a host.
+
+/// Options of `andiron start`.
+public struct StartOptions: Sendable {
+    /// The function app's folder, absolute.
+    public var folder: String
+    /// 0 is any free port; nil leaves it to local.settings.json, then 7071.
+    public var port: Int?
+    /// nil leaves it to local.settings.json, then 127.0.0.1.
+    public var address: String?
+    /// Names of the functions to load; nil is all.
+    public var functions: [String]?
+    public var enablesAuth = false
+    /// Origins; nil leaves it to local.settings.json.
+    public var corsOrigins: [String]?
+    public var corsCredentials = false
+    /// Failures have the Functions host's empty body.
+    public var isStrict = false
+    /// How long running work may take to finish on shutdown.
+    public var shutdownTimeout = Duration.seconds(25)
+    /// Where logs, keys and state lie.
+    public var stateFolder: String
+    /// Where environments and the worker program lie.
+    public var cacheFolder: String
+    /// The process environment.
+    public var environment: [String: String]
+    public var version: String
+
+    /// The Functions CLI's port.
+    public static let defaultPort = 7071
+
+    public init(
+        folder: String, stateFolder: String, cacheFolder: String, environment: [String: String], version: String
+    ) {
+        self.folder = folder
+        self.stateFolder = stateFolder
+        self.cacheFolder = cacheFolder
+        self.environment = environment
+        self.version = version
+    }
+}

@@ -1,0 +1,56 @@
+/// What a started host shows, and the ready file.
+import EventLoops
+import Glibc
+import FunctionApps
+import Hosting
+import Invocations
+import JSONText
+
+/// The banner: every URL, every function.
+@EventLoop
+func banner(_ host: FunctionHost) -> String {
+    var text = "\nAndiron \(Andiron.version)\n\n"
+    let rows = [
+        ("Functions", host.url), ("Admin API", host.url + "/admin/host/status"), ("Health", host.url + "/readyz?verbose"),
+        ("Metrics", host.url + "/metrics"), ("OpenAPI", host.url + "/openapi.json"), ("App", host.options.folder),
+        ("Cache", host.cacheDescription), ("Keys", host.options.enablesAuth ? "required" : "not required (--enable-auth)"),
+    ]
+    for (name, value) in rows { text += "  \(name)\(String(repeating: " ", count: 12 - name.count))\(value)\n" }
+    text += "\nFunctions:\n\n"
+    for runtime in host.runtimes where !runtime.metadata.isDisabled {
+        let function = runtime.metadata
+        guard let http = function.http, let url = host.url(of: function) else {
+            text += "\t\(function.name): \(function.triggerType)\n\n"
+            continue
+        }
+        let methods = http.methods.map { "[\($0.joined(separator: ","))]" } ?? "[any]"
+        text += "\t\(function.name): \(methods) \(url)  (httpTrigger, \(http.authLevel.rawValue))\n\n"
+    }
+    for runtime in host.runtimes where runtime.metadata.isDisabled { text += "Function \(runtime.metadata.name) is disabled.\n" }
+    for broken in host.app.broken { text += "Function \(broken.name) is in error.\n" }
+    if host.state == .error { text += "host.json is wrong; functions run once it is corrected.\n" }
+    return text
+}
+
+/// The ready file: where everything is.
+@EventLoop
+func readyDocument(_ host: FunctionHost) -> [UInt8] {
+    jsonObject { writer in
+        writer.member("url", host.url)
+        writer.member("port", host.port)
+        writer.member("pid", getpid())
+        writer.member("admin", host.url + "/admin")
+        writer.member("health", host.url + "/healthz")
+        writer.member("ready", host.url + "/readyz")
+        writer.member("metrics", host.url + "/metrics")
+        writer.member("openapi", host.url + "/openapi.json")
+        writer.member("score", host.url + "/score")
+        writer.member("version", Andiron.version)
+        writer.name("functions")
+        writer.beginObject()
+        for runtime in host.runtimes where !runtime.metadata.isDisabled {
+            if let url = host.url(of: runtime.metadata) { writer.member(runtime.metadata.name, url) }
+        }
+        writer.endObject()
+    } + [0x0A]
+}
