@@ -65,10 +65,9 @@ public func scoringServerResponse(
         response.fields.append(lines: result.fields.bytes)
         failed = result.runFunctionFailed
         if result.status < 400, invocation.cache != .hit {
-            var line = Array("x-ms-run-fn-exec-ms: ".utf8)
-            appendMilliseconds(result.runNanoseconds, to: &line)
-            line.removeLast(3)
-            response.fields.append(lines: line + [0x0D, 0x0A])
+            let microseconds = result.runNanoseconds / 1000
+            let decimals = String(microseconds % 1000 + 1000).dropFirst()
+            response.fields.add("x-ms-run-fn-exec-ms", "\(microseconds / 1000).\(decimals)")
         }
     case .failed(let failure):
         failed = true

@@ -159,6 +159,10 @@ public final class ByteStream: TurnEnd {
     func turnEnded() {
         isDirty = false
         guard !isClosed else { return }
+        if queue.isEmpty, inFlight == 0, !tail.isEmpty, flushTail() {
+            if isEnding { end() }
+            return
+        }
         var chunks = queue
         queue = []
         if !tail.isEmpty { chunks.append(tail) }
@@ -172,6 +176,20 @@ public final class ByteStream: TurnEnd {
         }
         tail = []
         writeLater(chunks, skipping: written)
+    }
+
+    /// The usual case, one small answer: a single system call without any allocation.
+    private func flushTail() -> Bool {
+        let written = tail.withUnsafeMutableBytes { bytes in
+            var buffer = uv_buf_init(bytes.baseAddress?.assumingMemoryBound(to: CChar.self), UInt32(bytes.count))
+            return Int(uv_try_write(stream, &buffer, 1))
+        }
+        if written == tail.count {
+            if tail.capacity > Self.idleCapacity { tail = [] } else { tail.removeAll(keepingCapacity: true) }
+            return true
+        }
+        if written > 0 { tail.removeFirst(written) }
+        return false
     }
 
     private func tryWrite(_ chunks: [[UInt8]]) -> Int {

@@ -13,6 +13,7 @@ public actor EventLoop {
     }
 
     /// Runs `operation` here and now, from a C callback that is known to be on the loop; traps elsewhere.
+    @inlinable @inline(__always)
     public static func assumeIsolated<T>(_ operation: @EventLoop () throws -> T) rethrows -> T {
         precondition(executor.isCurrent, "not on the event loop's thread")
         return try withoutActuallyEscaping(operation) { operation in

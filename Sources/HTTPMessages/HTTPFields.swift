@@ -7,6 +7,13 @@ public struct HTTPFields: Sendable {
 
     public init() {}
 
+    /// Makes room for `byteCount` bytes at once.
+    public mutating func reserve(_ byteCount: Int) { bytes.reserveCapacity(byteCount) }
+
+    /// Writes field lines that are known to be well-formed in place.
+    @inline(__always)
+    public mutating func appendLines(_ write: (inout [UInt8]) -> Void) { write(&bytes) }
+
     /// Adds a field.
     ///
     /// - Returns: false, adding nothing, when the name is not a token or the value holds a control

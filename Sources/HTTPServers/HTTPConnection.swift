@@ -111,12 +111,12 @@ final class HTTPConnection: ByteStreamReader {
             progressing = false
             switch state {
             case .head:
-                guard RequestParser.mayBeComplete(pending.span, from: scanned) || pending.count >= limits.head.headByteCount
+                let kept = pending
+                guard RequestParser.mayBeComplete(kept.span, from: scanned) || kept.count >= limits.head.headByteCount
                 else {
-                    scanned = pending.count
+                    scanned = kept.count
                     return
                 }
-                let kept = pending
                 pending = []
                 let used = kept.withUnsafeBufferPointer { takeHead($0) }
                 if case .closed = state { return }
@@ -125,8 +125,9 @@ final class HTTPConnection: ByteStreamReader {
                 scanned = used == 0 ? pending.count : 0
                 progressing = used > 0
             case .chunks(let head, var decoder):
-                let (consumed, progress) = decoder.feed(pending.span, into: &body)
-                pending.removeFirst(consumed)
+                let kept = pending
+                let (consumed, progress) = decoder.feed(kept.span, into: &body)
+                pending = Array(kept[consumed...])
                 setDeadline(limits.bodyTimeout)
                 switch progress {
                 case .needsMore: state = .chunks(head, decoder)
@@ -202,10 +203,10 @@ final class HTTPConnection: ByteStreamReader {
         body = []
         state = .responding
         deadline = .max
-        let responder = listener.responder
-        task = loopTask { [self] in
-            let response = await responder.respond(to: request)
-            complete(response, head)
+        switch listener.responder.respond(to: request) {
+        case .now(let response): complete(response, head)
+        case .later(let wait):
+            task = loopTask { [self] in complete(await wait(), head) }
         }
     }
 

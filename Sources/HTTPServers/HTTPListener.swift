@@ -17,10 +17,10 @@ public struct HTTPRequest: Sendable {
     }
 }
 
-/// Answers requests. The task is cancelled when the client's connection fails.
+/// Answers requests. What is answered later runs in a task that is cancelled when the connection fails.
 @EventLoop
 public protocol HTTPResponder: AnyObject {
-    func respond(to request: HTTPRequest) async -> HTTPResponse
+    func respond(to request: HTTPRequest) -> Eventual<HTTPResponse>
     /// A request that was refused before there was one: the answer for a parse error or a broken limit.
     func refusal(_ error: HTTPParseError) -> HTTPResponse
 }

@@ -26,7 +26,7 @@ final class AdminAPI {
         keys = AdminKeysAPI(host: host)
     }
 
-    func respond(to request: HTTPRequest) async -> HTTPResponse {
+    func respond(to request: HTTPRequest) -> HTTPResponse {
         let head = request.head
         let path = PercentCoding.decode(head.path) ?? ""
         let parts = path.split(separator: "/").dropFirst().map(String.init)
@@ -299,7 +299,7 @@ final class AdminAPI {
         host.log.log(
             .information, "This function was programmatically called via the host APIs.",
             [("function", .text(runtime.metadata.name)), ("invocation_id", .text("\(id)"))])
-        loopTask { [host] in _ = await host.dispatcher.dispatch(invocation) }
+        loopTask { [host] in _ = await host.dispatcher.dispatch(invocation).value() }
         return HTTPResponse(status: 202)
     }
 

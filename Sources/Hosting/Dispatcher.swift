@@ -21,39 +21,39 @@ public final class Dispatcher: InvocationDispatching {
         self.runtimes = Dictionary(runtimes.map { ($0.metadata.name, $0) }) { first, _ in first }
     }
 
-    public func dispatch(_ invocation: Invocation) async -> InvocationOutcome {
+    public func dispatch(_ invocation: Invocation) -> Eventual<InvocationOutcome> {
         guard let runtime = runtimes[invocation.functionName] else {
-            return .failed(
-                InvocationFailure(
-                    code: "AN4010", fault: .host, message: "the function '\(invocation.functionName)' is not loaded any more",
-                    status: 503, retryAfterSeconds: 1))
+            return .now(
+                .failed(
+                    InvocationFailure(
+                        code: "AN4010", fault: .host,
+                        message: "the function '\(invocation.functionName)' is not loaded any more", status: 503,
+                        retryAfterSeconds: 1)))
         }
         inFlight += 1
         runtime.metrics.inFlight += 1
-        var outcome = await run(invocation, runtime)
-        var retry = 1
-        while outcome.failure?.fault == .user, let delay = runtime.metadata.retry?.delay(beforeRetry: retry) {
-            invocation.enter(.workerWait)
-            await sleep(for: delay)
-            outcome = await run(invocation, runtime)
-            retry += 1
+        let first = runtime.pipeline.score(invocation)
+        guard let policy = runtime.metadata.retry else {
+            return first.map { [self] outcome in finish(invocation, outcome, runtime) }
         }
+        return .later { [self] in
+            var outcome = await first.value()
+            var retry = 1
+            while outcome.failure?.fault == .user, let delay = policy.delay(beforeRetry: retry) {
+                invocation.enter(.workerWait)
+                await sleep(for: delay)
+                outcome = await runtime.pipeline.score(invocation).value()
+                retry += 1
+            }
+            return finish(invocation, outcome, runtime)
+        }
+    }
+
+    private func finish(
+        _ invocation: Invocation, _ outcome: InvocationOutcome, _ runtime: FunctionRuntime
+    ) -> InvocationOutcome {
+        invocation.enter(.output)
         invocation.stages.finish(at: monotonicNanoseconds())
-        finish(invocation, outcome, runtime)
-        return outcome
-    }
-
-    private func run(_ invocation: Invocation, _ runtime: FunctionRuntime) async -> InvocationOutcome {
-        do throws(InvocationFailure) {
-            let response = try await runtime.pipeline.score(invocation)
-            invocation.enter(.output)
-            return .completed(response)
-        } catch {
-            return .failed(error)
-        }
-    }
-
-    private func finish(_ invocation: Invocation, _ outcome: InvocationOutcome, _ runtime: FunctionRuntime) {
         inFlight -= 1
         completed += 1
         let failure = outcome.failure
@@ -73,6 +73,7 @@ public final class Dispatcher: InvocationDispatching {
                 [("function", .text(invocation.functionName)), ("invocation_id", .text("\(invocation.id)"))])
         }
         if inFlight == 0 { quiet?.open() }
+        return outcome
     }
 
     /// Waits until nothing is under way.

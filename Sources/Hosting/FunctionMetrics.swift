@@ -9,12 +9,14 @@ public final class FunctionMetrics {
     public private(set) var failed: UInt64 = 0
     public internal(set) var inFlight = 0
     private var duration = Histogram()
+    /// `allCases` makes an array at each use.
+    private static let stageList = Stage.allCases
     private var stages = [Histogram](repeating: Histogram(), count: Stage.allCases.count)
 
     func record(_ times: StageTimes, succeeded isSuccess: Bool) {
         if isSuccess { succeeded += 1 } else { failed += 1 }
         duration.observe(times.total)
-        for stage in Stage.allCases where times[stage] > 0 { stages[stage.rawValue].observe(times[stage]) }
+        for stage in Self.stageList where times[stage] > 0 { stages[stage.rawValue].observe(times[stage]) }
     }
 
     func appendPrometheus(function: String, trigger: String, to parts: inout PrometheusText) {

@@ -27,15 +27,15 @@ final class HostResponder: HTTPResponder {
         output = HTTPOutput(isStrict: host.options.isStrict, logPath: host.logPath)
     }
 
-    func respond(to request: HTTPRequest) async -> HTTPResponse {
+    func respond(to request: HTTPRequest) -> Eventual<HTTPResponse> {
         let head = request.head
-        if let cors, let origin = head.value("origin") {
-            if let preflight = cors.preflight(head, origin: origin) { return preflight }
-            var response = await answer(request)
+        guard let cors, let origin = head.value("origin") else { return answer(request) }
+        if let preflight = cors.preflight(head, origin: origin) { return .now(preflight) }
+        return answer(request).map { response in
+            var response = response
             cors.append(origin: origin, to: &response.fields)
             return response
         }
-        return await answer(request)
     }
 
     func refusal(_ error: HTTPParseError) -> HTTPResponse {
@@ -50,23 +50,22 @@ final class HostResponder: HTTPResponder {
             })
     }
 
-    private func answer(_ request: HTTPRequest) async -> HTTPResponse {
+    private func answer(_ request: HTTPRequest) -> Eventual<HTTPResponse> {
         // Nearly every request is for a function below the prefix; two bytes tell the others apart.
         let path = request.head.path
         let second = path.dropFirst().first
         if second == UInt8(ascii: "a"), path.starts(with: Self.adminPrefix) {
-            return custom(await admin.respond(to: request))
+            return .now(custom(admin.respond(to: request)))
         }
-        if second != UInt8(ascii: "a"), let response = health.respond(to: request) { return response }
-        if let refusal = unavailable() { return refusal }
-        if let trigger = host.trigger {
-            switch await trigger.handle(request) {
-            case .ran(let invocation, let outcome): return custom(output.response(invocation, outcome))
-            case .refused(let response): return response.status == 429 ? response : custom(response)
-            case .noRoute: break
+        if second != UInt8(ascii: "a"), let response = health.respond(to: request) { return .now(response) }
+        if let refusal = unavailable() { return .now(refusal) }
+        guard let result = host.trigger?.handle(request) else { return fallback(request).map { [self] in custom($0) } }
+        return result.map { [self] result in
+            switch result {
+            case .ran(let invocation, let outcome): custom(output.response(invocation, outcome))
+            case .refused(let response): response.status == 429 ? response : custom(response)
             }
         }
-        return custom(await fallback(request))
     }
 
     private static let adminPrefix = Array("/admin/".utf8)
@@ -79,10 +78,9 @@ final class HostResponder: HTTPResponder {
         return response
     }
 
-    private func fallback(_ request: HTTPRequest) async -> HTTPResponse {
-        if request.head.path.elementsEqual("/".utf8) { return homepage() }
-        if let response = await scoring.respond(to: request) { return response }
-        return HTTPResponse(status: 404)
+    private func fallback(_ request: HTTPRequest) -> Eventual<HTTPResponse> {
+        if request.head.path.elementsEqual("/".utf8) { return .now(homepage()) }
+        return scoring.respond(to: request) ?? .now(HTTPResponse(status: 404))
     }
 
     private func homepage() -> HTTPResponse {

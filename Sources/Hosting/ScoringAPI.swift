@@ -19,34 +19,36 @@ final class ScoringAPI {
 
     init(host: FunctionHost) { self.host = host }
 
-    func respond(to request: HTTPRequest) async -> HTTPResponse? {
+    func respond(to request: HTTPRequest) -> Eventual<HTTPResponse>? {
         switch String(decoding: request.head.path, as: UTF8.self) {
-        case "/score": await score(request)
-        case "/swagger.json": await swagger(request)
+        case "/score": score(request)
+        case "/swagger.json": .later { [self] in await swagger(request) ?? HTTPResponse(status: 404) }
         default: nil
         }
     }
 
-    private func score(_ request: HTTPRequest) async -> HTTPResponse? {
+    private func score(_ request: HTTPRequest) -> Eventual<HTTPResponse>? {
         guard let runtime = host.scoreRuntime else { return nil }
         let head = request.head
         var stages = StageTimes(entering: .accept, at: request.receivedAt)
         stages.enter(.auth, at: monotonicNanoseconds())
-        if let refusal = refusal(head, runtime) { return refusal }
-        let isRaw = runtime.python?.pool?.report?.mode == "rawhttp"
-        if !isRaw {
-            if head.isMethod("OPTIONS") { return HTTPResponse(status: 200, contentType: "text/html; charset=utf-8", body: []) }
-            if head.isMethod("HEAD") { return scoringMessage(405, "Method not allowed") }
-            if !head.isMethod("GET"), !head.isMethod("POST") { return methodNotAllowed }
-        }
+        if let refusal = refusal(head, runtime) ?? refusedMethod(head, runtime) { return .now(refusal) }
         let id = InvocationID(from: &random)
         let (ids, tooLong) = ScoringRequestIDs.read(head, generated: "\(id)")
-        guard let ids else { return tooLong }
+        guard let ids else { return tooLong.map { .now($0) } }
         stages.enter(.bind, at: monotonicNanoseconds())
         let event = TriggerEvent(trigger: "http", body: request.body, head: head)
         let invocation = Invocation(id: id, functionName: runtime.metadata.name, event: event, stages: stages)
-        let outcome = await host.dispatcher.dispatch(invocation)
-        return scoringServerResponse(invocation, outcome, ids: ids)
+        return host.dispatcher.dispatch(invocation).map { outcome in
+            scoringServerResponse(invocation, outcome, ids: ids)
+        }
+    }
+
+    /// The scoring server's own answers to other methods; a raw script gets them all.
+    private func refusedMethod(_ head: RequestHead, _ runtime: FunctionRuntime) -> HTTPResponse? {
+        if runtime.python?.pool?.report?.mode == "rawhttp" || head.isMethod("GET") || head.isMethod("POST") { return nil }
+        if head.isMethod("OPTIONS") { return HTTPResponse(status: 200, contentType: "text/html; charset=utf-8", body: []) }
+        return head.isMethod("HEAD") ? scoringMessage(405, "Method not allowed") : methodNotAllowed
     }
 
     private var methodNotAllowed: HTTPResponse { scoringMessage(405, "The method is not allowed for the requested URL.") }

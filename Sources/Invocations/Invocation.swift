@@ -139,16 +139,18 @@ public struct InputIdentity: Sendable {
 /// Computes a function's result. Implementations: the entry script in worker processes, the echo.
 @EventLoop
 public protocol Scorer: AnyObject {
-    /// What results depend on; waits for the first worker when the script is not known yet.
-    func inputIdentity(for invocation: Invocation) async throws(InvocationFailure) -> InputIdentity
+    /// What results depend on; nil while the script is not known yet.
+    var identity: InputIdentity? { get }
+    /// Waits until ``identity`` is known, and notes a cold start on the invocation.
+    func prepare(_ invocation: Invocation) async throws(InvocationFailure) -> InputIdentity
     /// Answers one invocation; marks the stages `workerWait` and `score` on it.
-    func score(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse
+    func score(_ invocation: Invocation) -> Eventual<InvocationOutcome>
 }
 
 /// Runs an invocation through cache, scorer and outputs.
 @EventLoop
 public protocol InvocationDispatching: AnyObject {
-    func dispatch(_ invocation: Invocation) async -> InvocationOutcome
+    func dispatch(_ invocation: Invocation) -> Eventual<InvocationOutcome>
 }
 
 /// A source of events: cancelled to stop. HTTP's is called by its listener, others run their own loop.

@@ -100,8 +100,12 @@ public final class PythonScorer: Scorer {
         return pool
     }
 
-    public func inputIdentity(for invocation: Invocation) async throws(InvocationFailure) -> InputIdentity {
-        if let pool, loadFailure == nil, let report = pool.report { return identity(pool, report) }
+    public var identity: InputIdentity? {
+        guard let pool, loadFailure == nil, let report = pool.report else { return nil }
+        return identity(pool, report)
+    }
+
+    public func prepare(_ invocation: Invocation) async throws(InvocationFailure) -> InputIdentity {
         invocation.enter(.workerWait)
         let pool = try await readyPool(invocation)
         let report = try await pool.waitForReport()
@@ -121,7 +125,17 @@ public final class PythonScorer: Scorer {
         return InputIdentity(kind: kind, version: pool.bundle.digest)
     }
 
-    public func score(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse {
+    public func score(_ invocation: Invocation) -> Eventual<InvocationOutcome> {
+        .later { [self] in
+            do throws(InvocationFailure) {
+                return .completed(try await run(invocation))
+            } catch {
+                return .failed(error)
+            }
+        }
+    }
+
+    private func run(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse {
         invocation.enter(.workerWait)
         let pool = try await readyPool(invocation)
         let report = try await pool.waitForReport()
@@ -176,14 +190,15 @@ public final class PythonScorer: Scorer {
 public final class EchoScorer: Scorer {
     public init() {}
 
-    public func inputIdentity(for invocation: Invocation) async throws(InvocationFailure) -> InputIdentity {
+    public let identity: InputIdentity? = InputIdentity(kind: .bytes, version: EchoScorer.version)
+    private static let version = SHA256Digest(of: Array("builtin:echo".utf8))
+
+    public func prepare(_ invocation: Invocation) async throws(InvocationFailure) -> InputIdentity {
         InputIdentity(kind: .bytes, version: Self.version)
     }
 
-    private static let version = SHA256Digest(of: Array("builtin:echo".utf8))
-
-    public func score(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse {
+    public func score(_ invocation: Invocation) -> Eventual<InvocationOutcome> {
         invocation.enter(.score)
-        return ScoringResponse(body: invocation.event.body)
+        return .now(.completed(ScoringResponse(body: invocation.event.body)))
     }
 }

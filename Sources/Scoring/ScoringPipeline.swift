@@ -25,32 +25,45 @@ public final class ScoringPipeline {
     }
 
     /// The result for an invocation, from the cache or computed.
-    public func score(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse {
-        guard let cache else { return try await scorer.score(invocation) }
+    public func score(_ invocation: Invocation) -> Eventual<InvocationOutcome> {
+        guard let cache else { return scorer.score(invocation) }
         invocation.enter(.cacheLookup)
-        let identity = try await scorer.inputIdentity(for: invocation)
+        if let identity = scorer.identity { return lookUp(invocation, cache, identity) }
+        return .later { [self] in
+            do throws(InvocationFailure) {
+                let identity = try await scorer.prepare(invocation)
+                return await lookUp(invocation, cache, identity).value()
+            } catch {
+                return .failed(error)
+            }
+        }
+    }
+
+    private func lookUp(
+        _ invocation: Invocation, _ cache: InferenceCache, _ identity: InputIdentity
+    ) -> Eventual<InvocationOutcome> {
         let kind = identity.kind
         guard isCacheable(invocation.event, kind) else {
             invocation.cache = .bypass
             cache.count(.bypass)
-            return try await scorer.score(invocation)
+            return scorer.score(invocation)
         }
         let exact = SHA256Digest(of: keyPrefix, identity.version.bytes, input(invocation.event, kind))
-        if let result = cache.inMemory(exact) { return hit(invocation, cache, result) }
+        if let result = cache.inMemory(exact) { return .now(hit(invocation, cache, result)) }
         var key = exact
         if kind == .json, let value = try? JSONParser.parse(invocation.event.body) {
             key = SHA256Digest(of: keyPrefix, identity.version.bytes, value.canonicalBytes)
             if let result = cache.inMemory(key) {
                 cache.add(alias: exact, to: key)
-                return hit(invocation, cache, result)
+                return .now(hit(invocation, cache, result))
             }
         }
-        return try await compute(invocation, cache, key: key, exact: exact)
+        return .later { [self, key] in await compute(invocation, cache, key: key, exact: exact) }
     }
 
     private func compute(
         _ invocation: Invocation, _ cache: InferenceCache, key: SHA256Digest, exact: SHA256Digest
-    ) async throws(InvocationFailure) -> ScoringResponse {
+    ) async -> InvocationOutcome {
         if let flight = cache.flight(of: key) {
             invocation.enter(.workerWait)
             await flight.done.wait()
@@ -64,29 +77,25 @@ public final class ScoringPipeline {
         }
         invocation.cache = .miss
         cache.count(.miss)
-        let response: ScoringResponse
-        do throws(InvocationFailure) {
-            response = try await scorer.score(invocation)
-        } catch {
-            cache.end(key, nil)
-            throw error
-        }
+        let outcome = await scorer.score(invocation).value()
         invocation.enter(.cacheStore)
-        guard response.status == 200, response.failure == nil, !response.runFunctionFailed else {
+        guard case .completed(let response) = outcome, response.status == 200, response.failure == nil,
+            !response.runFunctionFailed
+        else {
             cache.end(key, nil)
-            return response
+            return outcome
         }
         let result = CachedResult(response)
         cache.store(result, key)
         cache.add(alias: exact, to: key)
         cache.end(key, result)
-        return response
+        return outcome
     }
 
-    private func hit(_ invocation: Invocation, _ cache: InferenceCache, _ result: CachedResult) -> ScoringResponse {
+    private func hit(_ invocation: Invocation, _ cache: InferenceCache, _ result: CachedResult) -> InvocationOutcome {
         invocation.cache = .hit
         cache.count(.hit, saved: result.runNanoseconds)
-        return result.response
+        return .completed(result.response)
     }
 
     private func isCacheable(_ event: TriggerEvent, _ kind: InputKind) -> Bool {

@@ -10,7 +10,7 @@ public import HTTPServers
 public import Invocations
 
 /// A function as the trigger sees it.
-public struct HTTPFunction: Sendable {
+public final class HTTPFunction: Sendable {
     public let metadata: FunctionMetadata
     public let http: HTTPTriggerMetadata
 
@@ -20,10 +20,8 @@ public struct HTTPFunction: Sendable {
     }
 }
 
-/// What became of a request.
+/// What became of a request that had a route.
 public enum HTTPTriggerResult {
-    /// No function has such a route.
-    case noRoute
     /// Answered without running anything.
     case refused(HTTPResponse)
     /// A function ran.
@@ -76,26 +74,29 @@ public final class HTTPTrigger {
         return prefix.isEmpty ? route : route.isEmpty ? prefix : prefix + "/" + route
     }
 
-    /// Routes a request and runs its function.
-    public func handle(_ request: HTTPRequest) async -> HTTPTriggerResult {
+    /// Routes a request and runs its function; nil when no function has such a route.
+    public func handle(_ request: HTTPRequest) -> Eventual<HTTPTriggerResult>? {
         var stages = StageTimes(entering: .accept, at: request.receivedAt)
-        guard let (route, parameters) = table.match(request.head) else { return .noRoute }
-        let function = functions[route.function]
+        guard let (index, parameters) = table.match(request.head) else { return nil }
+        let function = functions[index]
         stages.enter(.auth, at: monotonicNanoseconds())
-        if let refusal = refusal(request, function) { return .refused(refusal) }
-        if let throttle {
+        if let refusal = refusal(request, function) { return .now(.refused(refusal)) }
+        let event = TriggerEvent(trigger: "http", body: request.body, head: request.head, routeParameters: parameters)
+        stages.enter(.bind, at: monotonicNanoseconds())
+        let invocation = Invocation(
+            id: InvocationID(from: &random), functionName: function.metadata.name, event: event, stages: stages)
+        guard let throttle else {
+            return dispatcher.dispatch(invocation).map { outcome in .ran(invocation, outcome) }
+        }
+        return .later { [dispatcher] in
             guard await throttle.enter() else {
                 var response = HTTPResponse(status: 429)
                 response.fields.add("X-FUNCTION-SCALEOUT", "1")
                 return .refused(response)
             }
+            defer { throttle.leave() }
+            return .ran(invocation, await dispatcher.dispatch(invocation).value())
         }
-        defer { throttle?.leave() }
-        let event = TriggerEvent(trigger: "http", body: request.body, head: request.head, routeParameters: parameters)
-        stages.enter(.bind, at: monotonicNanoseconds())
-        let invocation = Invocation(
-            id: InvocationID(from: &random), functionName: function.metadata.name, event: event, stages: stages)
-        return .ran(invocation, await dispatcher.dispatch(invocation))
     }
 
     /// A new name for an invocation that does not come by a route.

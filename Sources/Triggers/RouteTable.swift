@@ -34,7 +34,8 @@ struct RouteTable {
     }
 
     private var routes: [Route] = []
-    private var literals: [String: [Int]] = [:]
+    /// Whole paths in lower case, by their hash; each has the routes that are exactly it.
+    private var literals: [UInt64: [(path: [UInt8], routes: [Int])]] = [:]
     private let root = Node()
 
     init(_ routes: [Route]) {
@@ -42,7 +43,7 @@ struct RouteTable {
         for (index, route) in routes.enumerated() {
             let prefix = route.template.literalPrefix
             if prefix.count == route.template.segmentCount {
-                literals[prefix.joined(separator: "/"), default: []].append(index)
+                add(literal: Array(prefix.joined(separator: "/").utf8), index)
             } else {
                 var node = root
                 for segment in prefix {
@@ -55,19 +56,18 @@ struct RouteTable {
         }
     }
 
-    /// The first route, in order, that matches path and method.
-    func match(_ head: RequestHead) -> (route: Route, parameters: [(name: String, value: String?)])? {
-        let path = lowercasedPath(head.path)
-        let exact = path.flatMap { literals[$0] } ?? []
-        let exactIndex = exact.first { routes[$0].accepts(head) }
-        if root.children.isEmpty, root.routes.isEmpty { return exactIndex.map { (routes[$0], []) } }
-        guard let segments = decodedSegments(head.path) else { return exactIndex.map { (routes[$0], []) } }
+    /// The function of the first route, in order, that matches path and method.
+    func match(_ head: RequestHead) -> (function: Int, parameters: [(name: String, value: String?)])? {
+        let exact = literalRoutes(head.path)?.first { routes[$0].accepts(head) }
+        let otherwise = exact.map { (routes[$0].function, [(name: String, value: String?)]()) }
+        if root.children.isEmpty, root.routes.isEmpty { return otherwise }
+        guard let segments = decodedSegments(head.path) else { return otherwise }
         for index in candidates(segments) {
-            if let exactIndex, exactIndex < index { break }
+            if let exact, exact < index { break }
             guard routes[index].accepts(head), let values = routes[index].template.match(segments) else { continue }
-            return (routes[index], values)
+            return (routes[index].function, values)
         }
-        return exactIndex.map { (routes[$0], []) }
+        return otherwise
     }
 
     /// Routes whose literal beginning fits, in order.
@@ -82,20 +82,34 @@ struct RouteTable {
         return found.sorted()
     }
 
-    /// The path in lower case without its outer slashes; nil when it holds escapes or empty segments.
-    private func lowercasedPath(_ path: ArraySlice<UInt8>) -> String? {
+    private mutating func add(literal path: [UInt8], _ index: Int) {
+        let hash = Self.hash(path[...])
+        if let position = literals[hash]?.firstIndex(where: { $0.path == path }) {
+            literals[hash]?[position].routes.append(index)
+        } else {
+            literals[hash, default: []].append((path, [index]))
+        }
+    }
+
+    /// The routes that are exactly this path, without regard to case and a slash at the end.
+    private func literalRoutes(_ path: ArraySlice<UInt8>) -> [Int]? {
         var slice = path.dropFirst()
         if slice.last == UInt8(ascii: "/") { slice = slice.dropLast() }
-        var previous = UInt8(ascii: "/")
-        var text: [UInt8] = []
-        text.reserveCapacity(slice.count)
-        for byte in slice {
-            if byte == UInt8(ascii: "%") { return decodedSegments(path)?.joined(separator: "/").lowercased() }
-            if byte == UInt8(ascii: "/"), previous == byte { return nil }
-            previous = byte
-            text.append(asciiLowercased(byte))
+        if slice.contains(UInt8(ascii: "%")) {
+            guard let decoded = decodedSegments(path) else { return nil }
+            slice = Array(decoded.joined(separator: "/").utf8)[...]
         }
-        return String(decoding: text, as: UTF8.self)
+        guard let entries = literals[Self.hash(slice)] else { return nil }
+        return entries.first { entry in
+            entry.path.count == slice.count && zip(entry.path, slice).allSatisfy { $0 == asciiLowercased($1) }
+        }?.routes
+    }
+
+    /// FNV-1a over the lower-case bytes. Colliding paths share a bucket and are told apart by comparing.
+    private static func hash(_ path: ArraySlice<UInt8>) -> UInt64 {
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+        for byte in path { hash = (hash ^ UInt64(asciiLowercased(byte))) &* 0x100_0000_01B3 }
+        return hash
     }
 
     /// Decoded segments; nil for empty ones inside, broken escapes, and `.` or `..`.
