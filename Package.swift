@@ -103,5 +103,33 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
+        // Tests: one target per module.
+        .target(
+            name: "HostTestSupport", dependencies: ["EventLoops"], path: "Tests/HostTestSupport", swiftSettings: strict),
+        .testTarget(name: "JSONTextTests", dependencies: ["JSONText"], swiftSettings: strict),
+        .testTarget(name: "HTTPMessagesTests", dependencies: ["HTTPMessages"], swiftSettings: strict),
+        .testTarget(name: "DiagnosticsTests", dependencies: ["Diagnostics", "JSONText"], swiftSettings: strict),
+        .testTarget(
+            name: "EventLoopsTests", dependencies: ["EventLoops", "HostTestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "FunctionAppsTests",
+            dependencies: [
+                "FunctionApps", "ConfigurationFiles", "Invocations", "Diagnostics", "EventLoops", "HostTestSupport",
+            ], swiftSettings: strict),
+        .testTarget(
+            name: "BundlesTests", dependencies: ["Bundles", "Diagnostics", "HostTestSupport"], swiftSettings: strict),
+        .testTarget(name: "WorkersTests", dependencies: ["Workers", "Diagnostics"], swiftSettings: strict),
+        .testTarget(name: "RedisClientsTests", dependencies: ["RedisClients"], swiftSettings: strict),
+        .testTarget(
+            name: "ScoringTests",
+            dependencies: [
+                "Scoring", "Invocations", "Diagnostics", "EventLoops", "HTTPMessages", "HostTestSupport",
+            ], swiftSettings: strict),
+        .testTarget(
+            name: "TriggersTests",
+            dependencies: [
+                "Triggers", "FunctionApps", "Invocations", "HTTPMessages", "EventLoops", "HostTestSupport",
+            ], swiftSettings: strict),
+        .testTarget(name: "StyleTests", dependencies: ["FunctionApps"], swiftSettings: strict),
     ]
 )

@@ -87,7 +87,10 @@ private struct HeadState {
     mutating func run(_ bytes: Span<UInt8>) throws(HTTPParseError) -> Int? {
         var position = 0
         // RFC 9112 §2.2: an empty line before the request line is ignored, once.
-        if bytes.count >= 2, bytes[0] == 0x0D, bytes[1] == 0x0A { position = 2 }
+        if bytes.count > 0, bytes[0] == 0x0D {
+            guard bytes.count > 1 else { return nil }
+            if bytes[1] == 0x0A { position = 2 }
+        }
         guard let lineEnd = try requestLine(bytes, from: position) else { return nil }
         position = lineEnd
         while true {

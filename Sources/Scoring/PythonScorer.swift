@@ -138,7 +138,9 @@ public final class PythonScorer: Scorer {
     private func run(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse {
         invocation.enter(.workerWait)
         let pool = try await readyPool(invocation)
+        let isCold = pool.report == nil
         let report = try await pool.waitForReport()
+        if isCold { invocation.coldStart = pool.coldStart.phases }
         let event = invocation.event
         if report.mode == "schema", let refusal = refusedContentType(event.head) { return refusal }
         let answer = try await pool.call(invocation.id, input(event, report))
