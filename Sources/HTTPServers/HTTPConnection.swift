@@ -309,7 +309,7 @@ final class HTTPConnection: ByteStreamReader {
     }
 
     func closeIfIdle() {
-        if case .head = state, pending.isEmpty { close() }
+        if case .head = state, pending.isEmpty { part(lingering: false) }
     }
 
     func close() {

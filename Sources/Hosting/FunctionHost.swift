@@ -98,8 +98,10 @@ public final class FunctionHost {
 
     /// The function `/score` stands for: host.json's `azureml.scoreFunction`, or the first that runs a script.
     var scoreRuntime: FunctionRuntime? {
-        if let name = app.configuration.scoreFunction {
-            return runtimes.first { $0.metadata.name.caseInsensitiveEquals(name) }
+        if let name = app.configuration.scoreFunction,
+            let named = runtimes.first(where: { $0.metadata.name.caseInsensitiveEquals(name) })
+        {
+            return named
         }
         return runtimes.first { $0.python != nil && !$0.metadata.isDisabled } ?? runtimes.first
     }

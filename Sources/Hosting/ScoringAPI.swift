@@ -70,8 +70,7 @@ final class ScoringAPI {
         let written = PercentCoding.query(request.head.query).first { $0.name == "version" }?.value ?? "2"
         let version = ["2.0": "2", "3.0": "3"][written] ?? written
         do throws(InvocationFailure) {
-            guard let pool = python.pool else { return scoringMessage(503, "The scoring script is not loaded yet.") }
-            let documents = try await pool.waitForReport().swagger
+            let documents = try await python.waitForReport().swagger
             let supported = documents.keys.sorted().joined(separator: ", ")
             guard ["2", "3", "3.1"].contains(version) else {
                 return scoringMessage(404, "Swagger version [\(written)] is not valid. Supported versions: [\(supported)].")

@@ -18,6 +18,7 @@ public final class RedisClient: ByteStreamReader {
     private var nextAttempt: UInt64 = 0
     private var failures = 0
     private var timer: LoopTimer?
+    private var timerDeadline = UInt64.max
     /// Why there is no connection; nil while there is one.
     public private(set) var lastError: RedisError?
 
@@ -69,7 +70,7 @@ public final class RedisClient: ByteStreamReader {
         let result = await withUnsafeContinuation { continuation in
             send(arguments)
             waiting.append(Waiting(continuation, limit))
-            if timer?.isActive == false { timer?.start(after: limit) }
+            expireBefore(monotonicNanoseconds() + limit.wholeNanoseconds)
         }
         let reply = try result.get()
         if case .error(let text) = reply { throw .server(text) }
@@ -81,6 +82,13 @@ public final class RedisClient: ByteStreamReader {
         guard isConnected, waiting.count < Self.waitingLimit else { return connectIfNeeded() }
         send(arguments)
         waiting.append(Waiting(nil, .seconds(30)))
+    }
+
+    /// Makes sure that the timer fires by `deadline`; a later one is brought forward.
+    private func expireBefore(_ deadline: UInt64) {
+        guard deadline < timerDeadline else { return }
+        timerDeadline = deadline
+        timer?.start(after: .nanoseconds(Int64(deadline - min(deadline, monotonicNanoseconds()))))
     }
 
     private func send(_ arguments: [[UInt8]]) {
@@ -184,6 +192,7 @@ public final class RedisClient: ByteStreamReader {
         let pending = waiting
         waiting = []
         timer?.stop()
+        timerDeadline = .max
         for one in pending { one.continuation?.resume(returning: .failure(error)) }
     }
 
@@ -214,6 +223,7 @@ public final class RedisClient: ByteStreamReader {
     /// Gives up on commands past their time; their late replies are dropped when they come.
     private func expire() {
         let now = monotonicNanoseconds()
+        timerDeadline = .max
         var next = UInt64.max
         for one in waiting where one.continuation != nil {
             if one.deadline <= now {
@@ -223,7 +233,7 @@ public final class RedisClient: ByteStreamReader {
                 next = min(next, one.deadline)
             }
         }
-        if next != .max { timer?.start(after: .nanoseconds(Int64(next - now))) }
+        if next != .max { expireBefore(next) }
         // A server that has not answered anything for this long is taken for dead.
         if let first = waiting.first, first.continuation == nil, now > first.deadline + Self.silenceLimit.wholeNanoseconds {
             fail(.timedOut(Self.silenceLimit))

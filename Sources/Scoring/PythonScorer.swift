@@ -90,7 +90,12 @@ public final class PythonScorer: Scorer {
         await pool?.stop()
     }
 
-    private func readyPool(_ invocation: Invocation) async throws(InvocationFailure) -> WorkerPool {
+    /// Waits until the script is known, or cannot be started.
+    public func waitForReport() async throws(InvocationFailure) -> ScriptReport {
+        try await readyPool().waitForReport()
+    }
+
+    private func readyPool() async throws(InvocationFailure) -> WorkerPool {
         if let pool, loadFailure == nil { return pool }
         if pool == nil, loadFailure == nil { await loaded.wait() }
         if let loadFailure { throw loadFailure }
@@ -107,7 +112,7 @@ public final class PythonScorer: Scorer {
 
     public func prepare(_ invocation: Invocation) async throws(InvocationFailure) -> InputIdentity {
         invocation.enter(.workerWait)
-        let pool = try await readyPool(invocation)
+        let pool = try await readyPool()
         let report = try await pool.waitForReport()
         invocation.coldStart = pool.coldStart.phases
         invocation.enter(.cacheLookup)
@@ -137,7 +142,7 @@ public final class PythonScorer: Scorer {
 
     private func run(_ invocation: Invocation) async throws(InvocationFailure) -> ScoringResponse {
         invocation.enter(.workerWait)
-        let pool = try await readyPool(invocation)
+        let pool = try await readyPool()
         let isCold = pool.report == nil
         let report = try await pool.waitForReport()
         if isCold { invocation.coldStart = pool.coldStart.phases }

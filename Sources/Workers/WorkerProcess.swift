@@ -44,6 +44,7 @@ final class WorkerProcess: ByteStreamReader {
     private let running: SharedWord
     private var frames = WorkerFrameReader()
     private var nextRequest: UInt32 = 0
+    private var isBroken = false
     private var outputs: [LineReader] = []
 
     /// Calls a fast script may have in flight; a slow one has two, so that the next is there when one ends.
@@ -129,9 +130,9 @@ final class WorkerProcess: ByteStreamReader {
         let current = running.value
         let calls = Array(inFlight)
         inFlight = []
-        guard current != 0, let index = calls.firstIndex(where: { $0.request == current }) else {
-            return ([], calls.map(\.call))
-        }
+        // A worker that broke the protocol had begun something, whatever it says now.
+        let running = calls.firstIndex { $0.request == current } ?? (isBroken && !calls.isEmpty ? 0 : nil)
+        guard let index = running else { return ([], calls.map(\.call)) }
         return (calls[...index].map(\.call), calls[(index + 1)...].map(\.call))
     }
 
@@ -166,11 +167,18 @@ final class WorkerProcess: ByteStreamReader {
     // MARK: Frames
 
     func streamDidRead(_ bytes: UnsafeRawBufferPointer) {
+        // Behind something that is no frame nothing can be trusted.
+        guard !isBroken else { return }
         do throws(WorkerFrameError) {
-            try frames.feed(bytes) { frame in self.receive(frame) }
+            try frames.feed(bytes) { frame in if !self.isBroken { self.receive(frame) } }
         } catch {
-            kill(WorkerFailure.protocolBroken(error.reason))
+            breakOff(error.reason)
         }
+    }
+
+    private func breakOff(_ reason: String) {
+        isBroken = true
+        kill(WorkerFailure.protocolBroken(reason))
     }
 
     func streamDidEnd(_ error: SystemError?) { channelEnded.open() }
@@ -184,7 +192,7 @@ final class WorkerProcess: ByteStreamReader {
             owner.worker(self, logged: line, level: level, call: inFlight.first { $0.request == request }?.call)
         case .result(let request, let result):
             guard let first = inFlight.first, first.request == request else {
-                return kill(WorkerFailure.protocolBroken("a result for request \(request), which is not the oldest"))
+                return breakOff("a result for request \(request), which is not the oldest")
             }
             inFlight.removeFirst()
             answered += 1

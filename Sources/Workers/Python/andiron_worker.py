@@ -139,7 +139,7 @@ class ScriptError(Exception):
 def user_traceback(error):
     """The traceback from the user's first frame on."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith((__file__, "<frozen importlib")):
         frames = frames.tb_next
     return "".join(traceback.format_exception(type(error), error, frames)).rstrip()
 
@@ -289,9 +289,7 @@ class ModelFinder:
         if module.__name__ == "azureml.core.model":
             module.Model = type("Model", (), {"get_model_path": staticmethod(model_path)})
         elif module.__name__ == "azureml.core":
-            import azureml.core.model
-
-            module.Model = azureml.core.model.Model
+            module.Model = importlib.import_module("azureml.core.model").Model
 
 
 def install_model_lookup():

@@ -1,0 +1,192 @@
+"""The inference cache, in memory and in a real Redis."""
+
+import json
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from conftest import until
+
+COUNT = "import time\ncalls = 0\ndef init(): pass\ndef run(data):\n    global calls\n    calls += 1\n    time.sleep(0.1)\n    return [data, calls]\n"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Redis:
+    def __init__(self, folder, *arguments):
+        self.port = free_port()
+        self.arguments = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *arguments]
+        self.begin()
+
+    def begin(self):
+        self.process = subprocess.Popen(self.arguments, stdout=subprocess.DEVNULL)
+        until(lambda: self.command("PING"), "Redis")
+
+    def command(self, *words):
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+                request = f"*{len(words)}\r\n" + "".join(f"${len(w)}\r\n{w}\r\n" for w in words)
+                connection.sendall(request.encode())
+                return connection.recv(1 << 20)
+        except OSError:
+            return b""
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def redis(tmp_path):
+    server = Redis(tmp_path)
+    yield server
+    server.stop()
+
+
+def cached(app, **options):
+    app.write("host.json", {"version": "2.0", "inferenceCache": options})
+    return app.function("Score", COUNT)
+
+
+def test_results_are_kept_and_bypassed_on_demand(app, start):
+    host = start(cached(app, timeToLive="00:00:02"))
+    first = host.post("/api/Score", "a")
+    assert (first.json, first.headers["x-cache"]) == (["a", 1], "MISS")
+    second = host.post("/api/Score", "a")
+    assert (second.json, second.headers["x-cache"]) == (["a", 1], "HIT")
+    assert host.post("/api/Score", "b").json == ["b", 2]
+    fresh = host.post("/api/Score", "a", Cache_Control="no-cache")
+    assert (fresh.json, fresh.headers["x-cache"]) == (["a", 3], "BYPASS")
+    until(lambda: host.post("/api/Score", "a").headers["x-cache"] == "MISS", "the end of its time")
+
+
+def test_off_by_default_and_by_function(app, start):
+    app.function("Score", COUNT)
+    assert "x-cache" not in start(app).post("/api/Score", "a").headers
+    cached(app).function("Never", COUNT, inferenceCache=False)
+    host = start(app)
+    assert "x-cache" not in host.post("/api/Never", "a").headers
+    assert host.post("/api/Never", "a").json == ["a", 2]
+
+
+def test_limits(app, start):
+    host = start(cached(app, maxEntries=1, maxEntryBytes=400))
+    host.post("/api/Score", "a")
+    host.post("/api/Score", "b")
+    assert host.post("/api/Score", "a").headers["x-cache"] == "MISS", "one entry is kept"
+    big = "x" * 500
+    host.post("/api/Score", big)
+    assert host.post("/api/Score", big).headers["x-cache"] == "MISS", "too large to keep"
+
+
+def test_equal_requests_at_one_time_are_computed_once(app, start):
+    host = start(cached(app))
+    host.post("/api/Score", "warm")
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(host.post("/api/Score", "same"))) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {tuple(answer.json) for answer in answers} == {("same", 2)}
+    assert sorted(answer.headers["x-cache"] for answer in answers) == ["HIT"] * 9 + ["MISS"]
+
+
+def test_failures_are_not_kept(app, start):
+    cached(app).function("Fail", "def init(): pass\ndef run(data): raise ValueError()\n")
+    host = start(app)
+    for _ in range(2):
+        assert host.post("/api/Fail", "a").headers["x-cache"] == "MISS"
+
+
+def test_a_result_in_redis_outlives_the_host(app, start, redis):
+    environment = {"RedisConnectionString": f"127.0.0.1:{redis.port},abortConnect=False"}
+    app.function("Score", COUNT)
+    host = start(app, environment=environment)
+    host.post("/api/Score", "warm")
+    until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    first = host.post("/api/Score", "a").json
+    until(lambda: b":2" in redis.command("DBSIZE") or b":1" in redis.command("DBSIZE"), "the value")
+    host.stop()
+    host = start(app, environment=environment)
+    host.post("/api/Score", "other")
+    until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    again = host.post("/api/Score", "a")
+    assert again.json == first and again.headers["x-cache"] == "HIT"
+    # Another code is another key.
+    app.write("Score/score.py", COUNT.replace("calls = 0", "calls = 100"))
+    until(lambda: host.post("/api/Score", "a").json[1] > 100, "the new code's own result")
+
+
+def test_a_damaged_value_is_a_miss(app, start, redis):
+    environment = {"RedisConnectionString": f"redis://127.0.0.1:{redis.port}/0"}
+    app.function("Score", COUNT)
+    host = start(app, environment=environment)
+    host.post("/api/Score", "warm")
+    until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    host.post("/api/Score", "a")
+    keys = until(lambda: [k for k in redis.command("KEYS", "andiron:*").decode().split("\r\n") if k.startswith("andiron:")], "the key")
+    for key in keys:
+        redis.command("SET", key, "AIC1" + "garbage" * 20)
+    host.stop()
+    host = start(app, environment=environment)
+    host.post("/api/Score", "warm2")
+    until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    assert host.post("/api/Score", "a").headers["x-cache"] == "MISS"
+    until(lambda: any("damaged" in r.get("message", "") for r in host.records("cache_event")), "the warning")
+
+
+def test_a_redis_that_is_away_slow_or_silent_delays_nothing(app, start, redis):
+    app.function("Score", "def init(): pass\ndef run(data): return data\n")
+    silent = socket.create_server(("127.0.0.1", 0))
+    addresses = {"away": free_port(), "silent": silent.getsockname()[1]}
+    for name, port in addresses.items():
+        host = start(app, environment={"RedisConnectionString": f"redis://127.0.0.1:{port}"})
+        host.post("/api/Score", "warm")
+        for number in range(5):
+            answer = host.post("/api/Score", f"{name}{number}")
+            assert answer.status == 200 and answer.timing["cache_lookup"] < 50, f"{name}: {answer.headers}"
+        assert "[-] redis" in until(lambda: "[-] redis" in (t := host.call("GET", "/readyz?verbose").text) and t, "the report")
+        host.stop()
+    silent.close()
+    # Stopped in the middle: SIGSTOP makes it slow, then it dies, then it is back.
+    host = start(app, environment={"RedisConnectionString": f"redis://127.0.0.1:{redis.port}"})
+    host.post("/api/Score", "warm")
+    until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    redis.process.send_signal(19)
+    for number in range(5):
+        answer = host.post("/api/Score", f"slow{number}")
+        assert answer.status == 200 and answer.timing["cache_lookup"] < 50
+    redis.stop()
+    assert host.post("/api/Score", "dead").status == 200
+    redis.begin()
+
+    def back():
+        host.post("/api/Score", f"again{time.monotonic()}")
+        return "[+] redis" in host.call("GET", "/readyz?verbose").text
+
+    until(back, "the connection's return")
+
+
+def test_a_wrong_password_is_said_once(app, start, tmp_path):
+    server = Redis(tmp_path, "--requirepass", "right")
+    try:
+        app.function("Score", "def init(): pass\ndef run(data): return data\n")
+        host = start(app, environment={"RedisConnectionString": f"127.0.0.1:{server.port},password=wrong"})
+        for number in range(3):
+            assert host.post("/api/Score", f"x{number}").status == 200
+        warnings = until(lambda: [r for r in host.records("log") if r.get("code") == "AN6003"], "the warning")
+        assert len(warnings) == 1 and "wrong" not in json.dumps(warnings).replace("WRONGPASS", "")
+        host.stop()
+        host = start(app, environment={"RedisConnectionString": f"127.0.0.1:{server.port},password=right"})
+        host.post("/api/Score", "x")
+        until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    finally:
+        server.stop()
