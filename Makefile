@@ -48,7 +48,7 @@ $(VENV)/ready: Tests/requirements.txt
 test: unit integration  ## every test, set-up included
 
 .PHONY: unit
-unit: packages  ## Swift tests: no network, no sleep
+unit: packages lint  ## Swift tests: no network, no sleep
 	swift build --build-tests
 	swift test --skip-build
 

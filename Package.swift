@@ -55,7 +55,8 @@ let package = Package(
             name: "ConfigurationFiles", dependencies: ["JSONText", "Diagnostics", "EventLoops"], swiftSettings: strict),
         // Layer 3: what an app, a bundle and a worker are.
         .target(
-            name: "FunctionApps", dependencies: ["ConfigurationFiles", "Invocations", "JSONText", "Diagnostics", "EventLoops"],
+            name: "FunctionApps",
+            dependencies: ["ConfigurationFiles", "Invocations", "JSONText", "Diagnostics", "EventLoops"],
             swiftSettings: strict),
         .target(
             name: "Bundles", dependencies: ["CYAML", "ConfigurationFiles", "EventLoops", "JSONText", "Diagnostics"],
@@ -72,7 +73,8 @@ let package = Package(
         .target(
             name: "Scoring",
             dependencies: [
-                "Invocations", "EventLoops", "Diagnostics", "JSONText", "RedisClients", "Workers", "Bundles", "ConfigurationFiles",
+                "Invocations", "EventLoops", "Diagnostics", "JSONText", "RedisClients", "Workers", "Bundles",
+                "ConfigurationFiles",
                 "HTTPMessages",
             ],
             swiftSettings: strict),
@@ -91,7 +93,8 @@ let package = Package(
             name: "Hosting",
             dependencies: [
                 "Diagnostics", "EventLoops", "JSONText", "HTTPMessages", "HTTPServers", "Invocations",
-                "FunctionApps", "Bundles", "Workers", "RedisClients", "Scoring", "Triggers", "Bindings", "ConfigurationFiles",
+                "FunctionApps", "Bundles", "Workers", "RedisClients", "Scoring", "Triggers", "Bindings",
+                "ConfigurationFiles",
             ],
             swiftSettings: strict),
         // Layer 6: the command line; the only place that prints or exits.

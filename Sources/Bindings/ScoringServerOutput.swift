@@ -16,7 +16,8 @@ public struct ScoringRequestIDs: Sendable {
 
     /// - Parameter generated: the id to use when the client sent none.
     /// - Returns: nil with a 431 response when an id is too long.
-    public static func read(_ head: RequestHead, generated: String) -> (ids: ScoringRequestIDs?, refusal: HTTPResponse?) {
+    public static func read(_ head: RequestHead, generated: String) -> (ids: ScoringRequestIDs?, refusal: HTTPResponse?)
+    {
         let request = head.value("x-request-id")
         let ms = head.value("x-ms-request-id")
         let client = head.value("x-ms-client-request-id")

@@ -77,18 +77,22 @@ private struct BundleReader {
     }
 
     private static let environmentKeys = [
-        "name", "version", "docker", "environmentVariables", "python", "r", "spark", "databricks", "inferencingStackVersion",
+        "name", "version", "docker", "environmentVariables", "python", "r", "spark", "databricks",
+        "inferencingStackVersion",
         "assetId", "$schema",
     ]
     private static let inferenceKeys = [
-        "$schema", "entryScript", "sourceDirectory", "environment", "runtime", "condaFile", "extraDockerfileSteps", "enableGpu",
+        "$schema", "entryScript", "sourceDirectory", "environment", "runtime", "condaFile", "extraDockerfileSteps",
+        "enableGpu",
         "description", "baseImage", "baseImageRegistry", "cudaVersion", "schemaFile",
     ]
     private static let deploymentKeys = [
         "$schema", "computeType", "computeTarget", "containerResourceRequirements", "numReplicas", "autoScaler",
         "maxConcurrentRequestsPerContainer", "maxQueueWaitMs", "scoringTimeoutMs", "authEnabled", "tokenAuthEnabled",
-        "aadAuthEnabled", "keys", "dataCollection", "appInsightsEnabled", "livenessProbeRequirements", "namespace", "tags",
-        "properties", "description", "location", "sslEnabled", "sslCertificate", "sslKey", "cname", "dnsNameLabel", "port",
+        "aadAuthEnabled", "keys", "dataCollection", "appInsightsEnabled", "livenessProbeRequirements", "namespace",
+        "tags",
+        "properties", "description", "location", "sslEnabled", "sslCertificate", "sslKey", "cname", "dnsNameLabel",
+        "port",
         "gpuCores", "enableAppInsights", "collectModelData",
     ]
 
@@ -126,7 +130,8 @@ private struct BundleReader {
             // JSON is YAML, so the inline form is read by the same reader.
             var writer = JSONWriter()
             writer.value(inline)
-            dependencies = try Dependencies.conda(writer.bytes, file: reader.file.displayName, isCustomEnvironment: true)
+            dependencies = try Dependencies.conda(
+                writer.bytes, file: reader.file.displayName, isCustomEnvironment: true)
         } else if let file = reader.text(python, "condaDependenciesFile") ?? reader.text(root, "condaFile") {
             dependencies = try readConda(file)
         }
@@ -168,7 +173,8 @@ private struct BundleReader {
         let container = reader.section(
             root, "containerResourceRequirements",
             known: ["cpu", "memoryInGB", "gpu", "cpuLimit", "memoryInGBLimit", "fpga"])
-        let cores = reader.number(container, "cpuLimit", in: 0.01...1024) ?? reader.number(container, "cpu", in: 0.01...1024)
+        let cores =
+            reader.number(container, "cpuLimit", in: 0.01...1024) ?? reader.number(container, "cpu", in: 0.01...1024)
         let gigabytes =
             reader.number(container, "memoryInGBLimit", in: 0.01...65536)
             ?? reader.number(container, "memoryInGB", in: 0.01...65536)
@@ -187,7 +193,8 @@ private struct BundleReader {
         return Bundle(
             folder: folder, entryScript: path, sourceFolder: sourceFolder, modelFolder: modelFolder(),
             dependencies: dependencies ?? .none, environmentVariables: variables, resources: resources,
-            workerCount: workerCount, scoringTimeout: scoringTimeout, digest: try digest(script: path), warnings: warnings)
+            workerCount: workerCount, scoringTimeout: scoringTimeout, digest: try digest(script: path),
+            warnings: warnings)
     }
 
     /// The bundle's `model` folder, the only version of the only model in `azureml-models`, or the bundle itself.

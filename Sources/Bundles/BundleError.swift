@@ -51,7 +51,8 @@ public enum BundleError: HostError {
 
     public var remedy: String? {
         switch self {
-        case .entryScript: "name the script in inferenceconfig.json as \"entryScript\", or put a score.py into the bundle"
+        case .entryScript:
+            "name the script in inferenceconfig.json as \"entryScript\", or put a score.py into the bundle"
         case .dependencyFile: "a conda file lists 'dependencies:', with pip packages under '- pip:'"
         case .condaOnlyPackage: "drop it, or install it with the system's packages and drop it here"
         case .azuremlDefaults: "add 'azureml-defaults>=1.0.45' under '- pip:'"

@@ -47,7 +47,8 @@ public struct Dependencies: Sendable, Equatable {
             throw .dependencyFile(error.reason, place: SourcePlace(file: file, line: error.line))
         }
         guard let root, case .sequence(let entries, _)? = root["dependencies"] else {
-            throw .dependencyFile("there is no list 'dependencies'", place: SourcePlace(file: file, line: root?.line ?? 1))
+            throw .dependencyFile(
+                "there is no list 'dependencies'", place: SourcePlace(file: file, line: root?.line ?? 1))
         }
         var requirements: [String] = []
         var python: String?
@@ -60,7 +61,9 @@ public struct Dependencies: Sendable, Equatable {
             case .mapping(let pairs, let line):
                 for (key, value) in pairs {
                     guard key == "pip", case .sequence(let packages, _) = value else {
-                        throw .dependencyFile("'\(key)' is not understood; only 'pip:' lists are", place: SourcePlace(file: file, line: line))
+                        throw .dependencyFile(
+                            "'\(key)' is not understood; only 'pip:' lists are",
+                            place: SourcePlace(file: file, line: line))
                     }
                     for case .scalar(let text, _) in packages { requirements.append(text.trimmingSpaces) }
                 }
@@ -83,7 +86,8 @@ public struct Dependencies: Sendable, Equatable {
     private static func checkDefaults(_ requirements: [String], file: String) throws(BundleError) {
         let place = SourcePlace(file: file)
         guard let written = requirements.first(where: { requirementName($0) == "azureml-defaults" }) else {
-            throw .azuremlDefaults("a custom environment must have the pip package azureml-defaults >= 1.0.45 and has none", place: place)
+            throw .azuremlDefaults(
+                "a custom environment must have the pip package azureml-defaults >= 1.0.45 and has none", place: place)
         }
         let specification = written.drop { $0 != "=" && $0 != "<" && $0 != ">" && $0 != "~" && $0 != "!" }
         for clause in specification.split(separator: ",") {
@@ -93,7 +97,8 @@ public struct Dependencies: Sendable, Equatable {
             let minimum = azuremlDefaultsMinimum
             let tooOld = version.lexicographicallyPrecedes(minimum) || (isStrict && version == minimum)
             if isUpperBound, !version.isEmpty, tooOld {
-                throw .azuremlDefaults("'\(written)' is older than azureml-defaults 1.0.45, the first that can serve", place: place)
+                throw .azuremlDefaults(
+                    "'\(written)' is older than azureml-defaults 1.0.45, the first that can serve", place: place)
             }
         }
     }
@@ -121,11 +126,15 @@ private struct CondaPackage {
         "matplotlib-base": "matplotlib", "scikit-learn-intelex": "scikit-learn-intelex", "sqlite": "",
     ]
     /// Part of every environment here already.
-    private static let present: Set = ["python", "pip", "setuptools", "wheel", "nomkl", "ca-certificates", "certifi-conda"]
+    private static let present: Set = [
+        "python", "pip", "setuptools", "wheel", "nomkl", "ca-certificates", "certifi-conda",
+    ]
     /// Names (or their beginnings) that exist only as conda packages.
     private static let condaOnly = [
-        "cudatoolkit", "cudnn", "cuda-", "mkl", "openmpi", "mpich", "gcc", "gxx", "libgcc", "libstdcxx", "openssl", "r-",
-        "nodejs", "make", "cmake-conda", "_libgcc", "_openmp", "libblas", "liblapack", "openblas", "git", "curl", "zlib",
+        "cudatoolkit", "cudnn", "cuda-", "mkl", "openmpi", "mpich", "gcc", "gxx", "libgcc", "libstdcxx", "openssl",
+        "r-",
+        "nodejs", "make", "cmake-conda", "_libgcc", "_openmp", "libblas", "liblapack", "openblas", "git", "curl",
+        "zlib",
         "conda", "java-jdk", "openjdk", "blas", "tk", "readline", "ncurses", "xz", "libffi",
     ]
 

@@ -39,7 +39,8 @@ public final class PythonEnvironments {
                 [("wanted", .text(wish)), ("used", .text(base.version))])
         }
         if dependencies.requirements.isEmpty { return base.path }
-        let key = SHA256Digest(of: Array("python \(base.version)\n\(dependencies.requirements.joined(separator: "\n"))".utf8))
+        let key = SHA256Digest(
+            of: Array("python \(base.version)\n\(dependencies.requirements.joined(separator: "\n"))".utf8))
         let name = String("\(key)".prefix(24))
         let folder = "\(cacheFolder)/environments/\(name)"
         if access(folder + "/complete", F_OK) == 0 { return folder + "/bin/python" }
@@ -58,13 +59,16 @@ public final class PythonEnvironments {
     }
 
     /// Path and version of the interpreter behind `python`, asked once.
-    private func baseInterpreter(_ environment: [String: String]) async throws(BundleError) -> (path: String, version: String) {
+    private func baseInterpreter(_ environment: [String: String]) async throws(BundleError) -> (
+        path: String, version: String
+    ) {
         if let interpreter { return interpreter }
         guard let executable = findExecutable(python, environment) else {
             throw .python("'\(python)' is not an executable on PATH")
         }
         let code = "import sys, venv; print(sys.executable); print('%d.%d.%d' % sys.version_info[:3])"
-        let command = ChildCommand(executable: executable, arguments: ["-c", code], environment: environment, folder: "/")
+        let command = ChildCommand(
+            executable: executable, arguments: ["-c", code], environment: environment, folder: "/")
         let (exit, output) = await collect(command, timeout: .seconds(30))
         let lines = output.split(separator: "\n").map(String.init)
         guard exit.status == 0, exit.signal == 0, lines.count >= 2 else {
@@ -89,7 +93,9 @@ public final class PythonEnvironments {
         // Another host may have built it while this one waited for the lock.
         if access(folder + "/complete", F_OK) == 0 { return .success(folder + "/bin/python") }
         let start = monotonicNanoseconds()
-        log.log(.information, "building a Python environment", [("packages", .text(requirements.joined(separator: " "))), ("log", .text(logPath))])
+        log.log(
+            .information, "building a Python environment",
+            [("packages", .text(requirements.joined(separator: " "))), ("log", .text(logPath))])
         await offload { removeFolder(folder) }
         do throws(SystemError) {
             try writeFileAtomically(folder + ".txt", Array((requirements.joined(separator: "\n") + "\n").utf8))
@@ -100,7 +106,10 @@ public final class PythonEnvironments {
             ChildCommand(executable: base, arguments: ["-m", "venv", folder], environment: environment, folder: "/"),
             ChildCommand(
                 executable: folder + "/bin/python",
-                arguments: ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "-r", folder + ".txt"],
+                arguments: [
+                    "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "-r",
+                    folder + ".txt",
+                ],
                 environment: environment, folder: "/"),
         ]
         var output = ""
@@ -109,7 +118,8 @@ public final class PythonEnvironments {
             output += text
             try? writeFileAtomically(logPath, Array(output.utf8))
             guard exit.status == 0, exit.signal == 0 else {
-                let reason = text.split(separator: "\n").last { $0.hasPrefix("ERROR") || $0.contains("rror:") } ?? "\(exit)"
+                let reason =
+                    text.split(separator: "\n").last { $0.hasPrefix("ERROR") || $0.contains("rror:") } ?? "\(exit)"
                 return .failure(.environment("the Python environment could not be built: \(reason)", log: logPath))
             }
         }

@@ -100,7 +100,9 @@ struct YAMLReader {
             while true {
                 let key = try next()
                 if key.kind == YAML_MAPPING_END_EVENT { return .mapping(pairs, line: event.line) }
-                guard key.kind == YAML_SCALAR_EVENT else { throw YAMLError(line: key.line, reason: "a key that is not text") }
+                guard key.kind == YAML_SCALAR_EVENT else {
+                    throw YAMLError(line: key.line, reason: "a key that is not text")
+                }
                 pairs.append((key.text, try node(try next(), depth: depth + 1)))
             }
         default: throw YAMLError(line: event.line, reason: "an alias or anchor, which is not read here")

@@ -100,7 +100,8 @@ public struct ConfigurationReader {
             return nil
         }
         guard range.contains(duration) else {
-            report("AN2003", "'\(key)' is \(text); it must be from \(range.lowerBound) to \(range.upperBound)", at: found)
+            report(
+                "AN2003", "'\(key)' is \(text); it must be from \(range.lowerBound) to \(range.upperBound)", at: found)
             return nil
         }
         return duration
@@ -136,7 +137,8 @@ public func parseTimeSpan(_ text: String) -> Duration? {
         let minutes = Int(parts[1]), let seconds = parts.count == 3 ? Double(parts[2]) : 0,
         (0..<24).contains(hours), (0..<60).contains(minutes), seconds >= 0, seconds < 60, days >= 0
     else { return nil }
-    let whole = Duration.seconds(days * 86400 + hours * 3600 + minutes * 60) + .milliseconds(Int((seconds * 1000).rounded()))
+    let whole =
+        Duration.seconds(days * 86400 + hours * 3600 + minutes * 60) + .milliseconds(Int((seconds * 1000).rounded()))
     return isNegative ? .zero - whole : whole
 }
 

@@ -25,7 +25,6 @@ public enum EventKind: String, Sendable, CaseIterable {
     case hostStateChanged = "host_state_changed"
     case functionDiscovered = "function_discovered"
     case functionRemoved = "function_removed"
-    case invocationStarted = "invocation_started"
     case invocationCompleted = "invocation_completed"
     case workerStateChanged = "worker_state_changed"
     case cacheEvent = "cache_event"

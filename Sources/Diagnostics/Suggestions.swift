@@ -6,7 +6,8 @@
 /// without regard to case.
 public func nearest(to written: String, among candidates: some Sequence<String>) -> String? {
     let limit = max(1, written.count / 3)
-    return candidates
+    return
+        candidates
         .map { (name: $0, distance: editDistance(Array(written.lowercased().utf8), Array($0.lowercased().utf8))) }
         .filter { $0.distance <= limit }
         .min { ($0.distance, $0.name) < ($1.distance, $1.name) }?

@@ -37,7 +37,9 @@ public struct SHA256Digest: Hashable, Sendable, CustomStringConvertible {
 /// Whether two secrets are equal, in time that depends only on their lengths.
 public func constantTimeEqual(_ left: [UInt8], _ right: [UInt8]) -> Bool {
     guard left.count == right.count else { return false }
-    return left.withUnsafeBytes { l in right.withUnsafeBytes { r in CRYPTO_memcmp(l.baseAddress, r.baseAddress, l.count) } } == 0
+    return left.withUnsafeBytes { l in
+        right.withUnsafeBytes { r in CRYPTO_memcmp(l.baseAddress, r.baseAddress, l.count) }
+    } == 0
 }
 
 extension SHA256Digest {

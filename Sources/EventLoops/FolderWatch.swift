@@ -58,7 +58,8 @@ public final class FolderWatch {
             let header = MemoryLayout<inotify_event>.size
             while offset + header <= count {
                 let event = buffer.loadUnaligned(fromByteOffset: offset, as: inotify_event.self)
-                let nameBytes = UnsafeRawBufferPointer(rebasing: buffer[(offset + header)..<(offset + header + Int(event.len))])
+                let nameBytes = UnsafeRawBufferPointer(
+                    rebasing: buffer[(offset + header)..<(offset + header + Int(event.len))])
                 let name = String(decoding: nameBytes.prefix { $0 != 0 }, as: UTF8.self)
                 offset += header + Int(event.len)
                 deliver(event, name)

@@ -52,23 +52,32 @@ public struct FunctionApp: Sendable {
             if let allowed, !allowed.contains(name.lowercased()) { continue }
             if functions.count + broken.count >= functionLimit { break }
             var (function, found) = reader.read(name: name, folder: path)
-            if let loaded = function, let conflict = conflict(of: loaded, with: functions, prefix: configuration.http.routePrefix) {
+            if let loaded = function,
+                let conflict = conflict(of: loaded, with: functions, prefix: configuration.http.routePrefix)
+            {
                 found.append(conflict)
                 function = nil
             }
             problems += found
-            if let function { functions.append(function) } else { broken.append(BrokenFunction(name: name, problems: found)) }
+            if let function {
+                functions.append(function)
+            } else {
+                broken.append(BrokenFunction(name: name, problems: found))
+            }
         }
         let names = functions.map(\.name) + broken.map(\.name)
         for name in only ?? [] where !names.contains(where: { $0.caseInsensitiveEquals(name) }) {
             problems.append(
                 ConfigurationProblem(
                     "AN2013", "there is no function '\(name)'",
-                    remedy: nearest(to: name, among: functionFolders(of: folder).map(\.name)).map { "did you mean '\($0)'?" },
+                    remedy: nearest(to: name, among: functionFolders(of: folder).map(\.name)).map {
+                        "did you mean '\($0)'?"
+                    },
                     isWarning: true))
         }
         return FunctionApp(
-            folder: folder, configuration: configuration, settings: settings, localHost: localHost, functions: functions,
+            folder: folder, configuration: configuration, settings: settings, localHost: localHost,
+            functions: functions,
             broken: broken, problems: problems, isHostBroken: hostProblems.contains { !$0.isWarning })
     }
 

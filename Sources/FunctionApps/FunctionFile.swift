@@ -14,7 +14,8 @@ struct FunctionFile {
     let registeredTypes: Set<String>
 
     static let keys = [
-        "$schema", "bindings", "scriptFile", "entryPoint", "configurationSource", "generatedBy", "retry", "language", "disabled",
+        "$schema", "bindings", "scriptFile", "entryPoint", "configurationSource", "generatedBy", "retry", "language",
+        "disabled",
         "functionDirectory", "bundle", "inferenceCache",
     ]
     static let bindingKeys = [
@@ -62,7 +63,9 @@ struct FunctionFile {
     private func isFunctionName(_ name: String) -> Bool {
         guard let first = name.utf8.first, asciiLetters.contains(first), name.utf8.count <= 128 else { return false }
         return name.lowercased() != "host"
-            && name.utf8.allSatisfy { asciiLetters.contains($0) || (0x30...0x39).contains($0) || $0 == 0x5F || $0 == 0x2D }
+            && name.utf8.allSatisfy {
+                asciiLetters.contains($0) || (0x30...0x39).contains($0) || $0 == 0x5F || $0 == 0x2D
+            }
     }
 
     private func readBindings(_ file: ConfigurationFile, _ reader: inout ConfigurationReader) -> [BindingMetadata] {
@@ -163,19 +166,23 @@ struct FunctionFile {
     }
 
     /// `bundle` (a folder or `builtin:echo`) or `scriptFile` (a .py file, whose folder is the bundle).
-    private func readEntryPoint(_ root: JSONValue, _ folder: String, _ reader: inout ConfigurationReader) -> EntryPoint? {
+    private func readEntryPoint(_ root: JSONValue, _ folder: String, _ reader: inout ConfigurationReader) -> EntryPoint?
+    {
         if let written = reader.text(root, "bundle") {
             let bundle = expand(written, at: reader.value(root, "bundle"), &reader)
             if bundle == "builtin:echo" { return .echo }
+            if bundle == "builtin:size" { return .size }
             if bundle.hasPrefix("builtin:") {
                 reader.report(
-                    "AN2010", "'\(bundle)' is not built in", at: reader.value(root, "bundle"), remedy: "builtin:echo")
+                    "AN2010", "'\(bundle)' is not built in", at: reader.value(root, "bundle"),
+                    remedy: "builtin:echo, builtin:size")
                 return nil
             }
             let path = absolutePath(bundle, in: folder)
             guard isFolder(path) else {
                 reader.report(
-                    "AN2010", "the bundle folder '\(bundle)' does not exist (\(path))", at: reader.value(root, "bundle"),
+                    "AN2010", "the bundle folder '\(bundle)' does not exist (\(path))",
+                    at: reader.value(root, "bundle"),
                     remedy: "give the folder that holds the entry script, relative to function.json")
                 return nil
             }
@@ -185,7 +192,8 @@ struct FunctionFile {
             let score = folder + "/score.py"
             if access(score, R_OK) == 0 { return .bundle(folder: folder, script: score) }
             reader.report(
-                "AN2010", "the function names no 'bundle' and no 'scriptFile', and its folder holds no score.py", at: root,
+                "AN2010", "the function names no 'bundle' and no 'scriptFile', and its folder holds no score.py",
+                at: root,
                 remedy: "add \"bundle\": \"../../samples/bundles/…\" or \"scriptFile\": \"score.py\"")
             return nil
         }
@@ -210,4 +218,5 @@ struct FunctionFile {
     }
 }
 
-private let asciiLetters: Set<UInt8> = Set(Array(UInt8(ascii: "a")...UInt8(ascii: "z")) + Array(UInt8(ascii: "A")...UInt8(ascii: "Z")))
+private let asciiLetters: Set<UInt8> = Set(
+    Array(UInt8(ascii: "a")...UInt8(ascii: "z")) + Array(UInt8(ascii: "A")...UInt8(ascii: "Z")))

@@ -70,7 +70,8 @@ public struct HostConfiguration: Sendable {
     public init() {}
 
     static let topLevelKeys = [
-        "$schema", "version", "functionTimeout", "retry", "functions", "http", "watchDirectories", "watchFiles", "queues",
+        "$schema", "version", "functionTimeout", "retry", "functions", "http", "watchDirectories", "watchFiles",
+        "queues",
         "serviceBus", "eventHub", "singleton", "logging", "aggregator", "healthMonitor", "extensionBundle",
         "managedDependencies", "managedDependency", "customHandler", "httpWorker", "extensions", "concurrency",
         "sendCanceledInvocationsToWorker", "metadataProviderTimeout", "telemetryMode", "isDefaultHostConfig",
@@ -81,14 +82,17 @@ public struct HostConfiguration: Sendable {
         "enableChunkedRequestBinding", "customHeaders", "hsts",
     ]
     static let cacheKeys = [
-        "timeToLive", "maxEntries", "maxMemoryBytes", "maxEntryBytes", "redisTimeout", "redisConnectTimeout", "keyPrefix",
+        "timeToLive", "maxEntries", "maxMemoryBytes", "maxEntryBytes", "redisTimeout", "redisConnectTimeout",
+        "keyPrefix",
     ]
 
     /// Every key Andiron acts on, as `section.key`, for the reference page's test.
     public static let documentedKeys =
         ["version", "functionTimeout", "functions", "retry", "watchDirectories", "watchFiles", "fileWatchingEnabled"]
         + ["logging.logLevel", "azureml.scoreFunction"]
-        + ["routePrefix", "maxOutstandingRequests", "maxConcurrentRequests", "customHeaders"].map { "extensions.http.\($0)" }
+        + ["routePrefix", "maxOutstandingRequests", "maxConcurrentRequests", "customHeaders"].map {
+            "extensions.http.\($0)"
+        }
         + cacheKeys.map { "inferenceCache.\($0)" }
 
     /// Reads host.json with the environment's `AzureFunctionsJobHost__…` laid over it.
@@ -233,7 +237,8 @@ extension RetryPolicy {
                 let maximum = reader.duration(section, "maximumInterval", in: any)
             else {
                 reader.report(
-                    "AN2003", "'minimumInterval' and 'maximumInterval' are required with exponentialBackoff", at: section)
+                    "AN2003", "'minimumInterval' and 'maximumInterval' are required with exponentialBackoff",
+                    at: section)
                 return nil
             }
             return .exponentialBackoff(count: count < 0 ? nil : count, minimum: minimum, maximum: maximum)

@@ -71,7 +71,8 @@ public final class KeyStore {
     /// Sets a key, or makes a value when none is given.
     ///
     /// - Returns: the key, and whether it is new.
-    public func set(_ scope: Scope, name: String, value: String?) throws(SystemError) -> (key: FunctionKey, isNew: Bool) {
+    public func set(_ scope: Scope, name: String, value: String?) throws(SystemError) -> (key: FunctionKey, isNew: Bool)
+    {
         let key = FunctionKey(name: name, value: value ?? generate())
         var list = try keys(scope)
         let position = list.firstIndex { $0.name.lowercased() == name.lowercased() }

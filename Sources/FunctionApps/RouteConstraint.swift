@@ -25,7 +25,9 @@ enum RouteConstraint {
             }
             index = text.index(after: index)
         }
-        guard index < text.endIndex else { throw RouteTemplateError("the constraint '\(name)' has no ')' ('\(template)')") }
+        guard index < text.endIndex else {
+            throw RouteTemplateError("the constraint '\(name)' has no ')' ('\(template)')")
+        }
         let argument = String(text[text.index(after: nameEnd)..<index])
         return (try withArgument(name, argument, template), text[text.index(after: index)...])
     }
@@ -68,7 +70,9 @@ enum RouteConstraint {
             throw RouteTemplateError("the constraint '\(name)(\(argument))' needs whole numbers ('\(template)')")
         }
         let second = numbers.count == 2 ? numbers[1] ?? first : first
-        guard first <= second else { throw RouteTemplateError("the constraint '\(name)(\(argument))' is empty ('\(template)')") }
+        guard first <= second else {
+            throw RouteTemplateError("the constraint '\(name)(\(argument))' is empty ('\(template)')")
+        }
         switch (name, numbers.count) {
         case ("minlength", 1): return .minimumLength(first)
         case ("maxlength", 1): return .maximumLength(first)
@@ -130,7 +134,9 @@ private func isGUID(_ value: String) -> Bool {
 
 /// `yyyy-MM-dd`, optionally with a time `[T ]hh:mm[:ss[.f]][Z]`.
 private func isDate(_ value: String) -> Bool {
-    guard let match = value.wholeMatch(of: /(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ](\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?/)
+    guard
+        let match = value.wholeMatch(
+            of: /(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ](\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?/)
     else { return false }
     guard let month = Int(match.2), let day = Int(match.3), (1...12).contains(month) else { return false }
     let days = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]

@@ -17,7 +17,9 @@ extension RouteTemplate {
                 guard let extended = accept(parameter, value, into: values) else { return nil }
                 values = extended
             } else {
-                guard index < path.count, let extended = matchParts(segment, path[index], into: values) else { return nil }
+                guard index < path.count, let extended = matchParts(segment, path[index], into: values) else {
+                    return nil
+                }
                 values = extended
             }
             index += 1
@@ -85,7 +87,9 @@ extension RouteTemplate {
     }
 
     private func lastRange(of literal: String, in text: Substring, mustEnd: Bool) -> Range<String.Index>? {
-        guard let limit = text.index(text.endIndex, offsetBy: -literal.count, limitedBy: text.startIndex) else { return nil }
+        guard let limit = text.index(text.endIndex, offsetBy: -literal.count, limitedBy: text.startIndex) else {
+            return nil
+        }
         var start = limit
         while true {
             let end = text.index(start, offsetBy: literal.count)

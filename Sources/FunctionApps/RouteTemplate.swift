@@ -103,7 +103,9 @@ public struct RouteTemplate {
     }
 
     /// The index just past `{{`, or past the parameter that starts at `start`.
-    private static func endOfBraces(_ text: Substring, from start: Substring.Index) throws(RouteTemplateError) -> Substring.Index {
+    private static func endOfBraces(_ text: Substring, from start: Substring.Index) throws(RouteTemplateError)
+        -> Substring.Index
+    {
         var index = text.index(after: start)
         if index < text.endIndex, text[index] == "{" { return text.index(after: index) }
         while index < text.endIndex {
@@ -118,7 +120,8 @@ public struct RouteTemplate {
             }
         }
         throw RouteTemplateError(
-            "Route template has an unmatched '{'. ('\(text)')", remedy: "close the parameter with '}', or write '{{' for a brace")
+            "Route template has an unmatched '{'. ('\(text)')",
+            remedy: "close the parameter with '}', or write '{{' for a brace")
     }
 
     private static func parseSegment(_ segment: Substring, of text: String) throws(RouteTemplateError) -> [Part] {
@@ -141,7 +144,8 @@ public struct RouteTemplate {
             case "{", "}":
                 guard doubled else {
                     throw RouteTemplateError(
-                        "Route template has an unmatched closing brace '}'. ('\(text)')", remedy: "write '}}' for a brace")
+                        "Route template has an unmatched closing brace '}'. ('\(text)')",
+                        remedy: "write '}}' for a brace")
                 }
                 literal.append(segment[index])
                 index = segment.index(after: next)
@@ -161,9 +165,12 @@ public struct RouteTemplate {
         while rest.hasPrefix("*") { rest = rest.dropFirst() }
         let nameEnd = rest.firstIndex { $0 == ":" || $0 == "=" || $0 == "?" } ?? rest.endIndex
         let name = String(rest[..<nameEnd])
-        guard !name.isEmpty else { throw RouteTemplateError("Route template has an empty parameter '{}'. ('\(template)')") }
+        guard !name.isEmpty else {
+            throw RouteTemplateError("Route template has an empty parameter '{}'. ('\(template)')")
+        }
         guard name.allSatisfy({ $0.isLetter || $0.isNumber || $0 == "_" || $0 == "-" }) else {
-            throw RouteTemplateError("'\(name)' is not a parameter name ('\(template)')", remedy: "letters, digits, _ and -")
+            throw RouteTemplateError(
+                "'\(name)' is not a parameter name ('\(template)')", remedy: "letters, digits, _ and -")
         }
         rest = rest[nameEnd...]
         var constraints: [RouteConstraint] = []
@@ -182,7 +189,8 @@ public struct RouteTemplate {
             throw RouteTemplateError("'\(rest)' is left over in the parameter '\(name)' ('\(template)')")
         }
         return Parameter(
-            name: name, isOptional: isOptional, defaultValue: defaultValue, isCatchAll: isCatchAll, constraints: constraints)
+            name: name, isOptional: isOptional, defaultValue: defaultValue, isCatchAll: isCatchAll,
+            constraints: constraints)
     }
 
     private func checkPositions() throws(RouteTemplateError) {
@@ -199,7 +207,9 @@ public struct RouteTemplate {
                 }
                 if segment.count > 1, parameter.isOptional {
                     var followsDot = false
-                    if position > 0, case .literal(let before) = segment[position - 1] { followsDot = before.hasSuffix(".") }
+                    if position > 0, case .literal(let before) = segment[position - 1] {
+                        followsDot = before.hasSuffix(".")
+                    }
                     guard position == segment.count - 1, followsDot else {
                         throw RouteTemplateError(
                             "an optional parameter inside a segment must be its end and follow a '.' ('\(text)')")

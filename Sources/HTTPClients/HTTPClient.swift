@@ -51,7 +51,8 @@ public final class HTTPClient {
         guard let multi = curl_multi_init() else { preconditionFailure("curl_multi_init has no memory") }
         self.multi = OpaquePointer(multi)
         timer = LoopTimer { [unowned self] in self.act(-1, 0) }
-        let me = Unmanaged.passUnretained(self).toOpaque()  // SAFETY: the callbacks end with curl_multi_cleanup in deinit.
+        // SAFETY: the callbacks end with curl_multi_cleanup in deinit.
+        let me = Unmanaged.passUnretained(self).toOpaque()
         andiron_multi_socket(
             multi,
             { _, socket, what, data, _ in
@@ -67,7 +68,11 @@ public final class HTTPClient {
                 let me = Unmanaged<HTTPClient>.fromOpaque(data).takeUnretainedValue()  // SAFETY: see init.
                 EventLoop.assumeIsolated {
                     // curl must not be called from inside this callback, so even 0 goes through the timer.
-                    if milliseconds < 0 { me.timer?.stop() } else { me.timer?.start(after: .milliseconds(milliseconds)) }
+                    if milliseconds < 0 {
+                        me.timer?.stop()
+                    } else {
+                        me.timer?.start(after: .milliseconds(milliseconds))
+                    }
                 }
                 return 0
             }, me)
@@ -186,7 +191,8 @@ private final class Transfer {
         curl_slist_free_all(headerList)
         guard code == CURLE_OK else {
             let reason = String(cString: curl_easy_strerror(code))
-            continuation.resume(returning: .failure(HTTPClientError(number: code.rawValue, url: request.url, reason: reason)))
+            continuation.resume(
+                returning: .failure(HTTPClientError(number: code.rawValue, url: request.url, reason: reason)))
             return
         }
         continuation.resume(returning: .success(HTTPClientResponse(status: status, headers: headers(), body: body)))

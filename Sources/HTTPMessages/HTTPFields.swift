@@ -41,7 +41,9 @@ public struct HTTPFields: Sendable {
     /// The first value of a field, in any case of the name.
     public func value(of name: String) -> String? {
         for line in bytes.split(separator: 0x0A) {
-            guard let colon = line.firstIndex(of: UInt8(ascii: ":")), colon - line.startIndex == name.utf8.count else { continue }
+            guard let colon = line.firstIndex(of: UInt8(ascii: ":")), colon - line.startIndex == name.utf8.count else {
+                continue
+            }
             let same = zip(line[..<colon], name.utf8).allSatisfy { asciiLowercased($0) == asciiLowercased($1) }
             if same { return String(decoding: line[(colon + 2)...].dropLast(), as: UTF8.self) }
         }

@@ -97,7 +97,9 @@ private struct HeadState {
             guard position < bytes.count else { return nil }
             if bytes[position] == 0x0D {
                 guard position + 1 < bytes.count else { return nil }
-                guard bytes[position + 1] == 0x0A else { throw HTTPParseError(400, "a carriage return without line feed") }
+                guard bytes[position + 1] == 0x0A else {
+                    throw HTTPParseError(400, "a carriage return without line feed")
+                }
                 position += 2
                 break
             }
@@ -118,7 +120,9 @@ private struct HeadState {
         index += 1
         let targetStart = index
         while index < bytes.count, bytes[index] > 0x20, bytes[index] < 0x7F { index += 1 }
-        guard index - start <= limits.requestLineByteCount else { throw HTTPParseError(414, "the request line is too long") }
+        guard index - start <= limits.requestLineByteCount else {
+            throw HTTPParseError(414, "the request line is too long")
+        }
         guard index < bytes.count else { return nil }
         guard index > targetStart, bytes[index] == 0x20 else {
             throw HTTPParseError(400, "the request target holds a character that must be percent-encoded")
@@ -169,7 +173,9 @@ private struct HeadState {
             index += 1
         }
         guard index + 1 < bytes.count else {
-            if index < bytes.count, bytes[index] != 0x0D { throw HTTPParseError(400, "a control character in a header") }
+            if index < bytes.count, bytes[index] != 0x0D {
+                throw HTTPParseError(400, "a control character in a header")
+            }
             return nil
         }
         guard bytes[index] == 0x0D, bytes[index + 1] == 0x0A else {
@@ -177,7 +183,9 @@ private struct HeadState {
         }
         var valueEnd = index
         while valueEnd > valueStart, bytes[valueEnd - 1] == 0x20 || bytes[valueEnd - 1] == 0x09 { valueEnd -= 1 }
-        guard fields.count < limits.fieldCount else { throw HTTPParseError(431, "more than \(limits.fieldCount) headers") }
+        guard fields.count < limits.fieldCount else {
+            throw HTTPParseError(431, "more than \(limits.fieldCount) headers")
+        }
         let field = FieldSlice(name: name, value: HeadSlice(start: UInt32(valueStart), end: UInt32(valueEnd)))
         fields.append(field)
         try interpret(field, bytes)
@@ -190,7 +198,9 @@ private struct HeadState {
         case 4 where matches(field.name, "host", bytes):
             hosts += 1
         case 6 where matches(field.name, "expect", bytes):
-            guard matches(field.value, "100-continue", bytes) else { throw HTTPParseError(417, "an Expect other than 100-continue") }
+            guard matches(field.value, "100-continue", bytes) else {
+                throw HTTPParseError(417, "an Expect other than 100-continue")
+            }
             expectsContinue = true
         case 10 where matches(field.name, "connection", bytes):
             closes = closes || hasToken(field.value, "close", bytes)

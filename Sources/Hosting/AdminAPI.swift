@@ -37,9 +37,13 @@ final class AdminAPI {
         }
         // A page of another origin, or one that has rebound its name to this machine, must not drive the host.
         guard isLocalName(head.value("host") ?? "") else {
-            return error(403, "AN3002", "the Host header '\(head.value("host") ?? "")' is not this machine's", "use localhost or the bound address")
+            return error(
+                403, "AN3002", "the Host header '\(head.value("host") ?? "")' is not this machine's",
+                "use localhost or the bound address")
         }
-        if host.options.enablesAuth, callerLevel(head, host.keys, function: "") != .admin { return HTTPResponse(status: 401) }
+        if host.options.enablesAuth, callerLevel(head, host.keys, function: "") != .admin {
+            return HTTPResponse(status: 401)
+        }
         switch (parts.first, parts.count) {
         case ("host", 2...): return hostRequest(request, Array(parts.dropFirst()))
         case ("functions", _): return functionsRequest(request, Array(parts.dropFirst()))
@@ -50,7 +54,8 @@ final class AdminAPI {
 
     private func isLocalName(_ value: String) -> Bool {
         if host.address == "0.0.0.0" || host.address == "::" { return true }
-        let name = value.hasPrefix("[") ? String(value.prefix { $0 != "]" }.dropFirst()) : String(value.prefix { $0 != ":" })
+        let name =
+            value.hasPrefix("[") ? String(value.prefix { $0 != "]" }.dropFirst()) : String(value.prefix { $0 != ":" })
         return ["localhost", "127.0.0.1", "::1", host.address].contains(name.lowercased())
             || name.lowercased().hasSuffix(".localhost")
     }
@@ -117,7 +122,9 @@ final class AdminAPI {
             if host.state == .error, !errors.isEmpty {
                 writer.name("errors")
                 writer.beginArray()
-                for error in errors { writer.string("\(error.code) \(error.place.map { "\($0): " } ?? "")\(error.message)") }
+                for error in errors {
+                    writer.string("\(error.code) \(error.place.map { "\($0): " } ?? "")\(error.message)")
+                }
                 writer.endArray()
             }
         }
@@ -242,7 +249,12 @@ final class AdminAPI {
 
     private func functionStatus(_ name: String) -> HTTPResponse {
         if let broken = host.app.broken.first(where: { $0.name.caseInsensitiveEquals(name) }) {
-            return .json(200, errorList(broken.problems.filter { !$0.isWarning }.map { "\($0.code) \($0.place.map { "\($0): " } ?? "")\($0.message)" }))
+            return .json(
+                200,
+                errorList(
+                    broken.problems.filter { !$0.isWarning }.map {
+                        "\($0.code) \($0.place.map { "\($0): " } ?? "")\($0.message)"
+                    }))
         }
         guard let runtime = runtime(name) else { return HTTPResponse(status: 404) }
         if let failure = runtime.python?.loadFailure ?? runtime.python?.pool?.startFailure {
@@ -273,7 +285,7 @@ final class AdminAPI {
         writer.member("href", "\(host.url)/admin/functions/\(function.name)")
         writer.name("invoke_url_template")
         if let url = host.url(of: function) { writer.string(url.lowercased()) } else { writer.null() }
-        writer.member("language", function.entryPoint == .echo ? "builtin" : "python")
+        writer.member("language", function.isBuiltIn ? "builtin" : "python")
         writer.name("config")
         writer.value(function.configuration)
         writer.name("files")

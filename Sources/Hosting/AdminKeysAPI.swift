@@ -20,7 +20,9 @@ final class AdminKeysAPI {
     func respond(to request: HTTPRequest, parts: [String]) -> HTTPResponse? {
         let isHost = String(decoding: request.head.path, as: UTF8.self).hasPrefix("/admin/host/")
         guard let (scope, key) = target(parts, isHost: isHost) else { return nil }
-        if case .function(let name) = scope, !host.runtimes.contains(where: { $0.metadata.name.caseInsensitiveEquals(name) }) {
+        if case .function(let name) = scope,
+            !host.runtimes.contains(where: { $0.metadata.name.caseInsensitiveEquals(name) })
+        {
             return HTTPResponse(status: 404)
         }
         do throws(SystemError) {
@@ -56,7 +58,9 @@ final class AdminKeysAPI {
         return (.function(parts[0]), parts.count == 3 ? parts[2] : nil)
     }
 
-    private func one(_ scope: KeyStore.Scope, _ name: String, _ request: HTTPRequest) throws(SystemError) -> HTTPResponse {
+    private func one(_ scope: KeyStore.Scope, _ name: String, _ request: HTTPRequest) throws(SystemError)
+        -> HTTPResponse
+    {
         let head = request.head
         if head.isMethod("GET") {
             guard let key = try host.keys.keys(scope).first(where: { $0.name.lowercased() == name.lowercased() }) else {

@@ -42,7 +42,9 @@ final class AppWatcher {
         folders += host.app.functions.map(\.folder)
         folders += folderEntries(folder + "/functions").map { "\(folder)/functions/\($0)" }
         for broken in host.app.broken { folders += ["\(folder)/\(broken.name)", "\(folder)/functions/\(broken.name)"] }
-        for directory in host.app.configuration.watchDirectories { folders += tree(absolutePath(directory, in: folder)) }
+        for directory in host.app.configuration.watchDirectories {
+            folders += tree(absolutePath(directory, in: folder))
+        }
         for runtime in host.runtimes { folders += bundleFolders(runtime) }
         for path in Set(folders) where isFolder(path) { try? watch?.add(folder: path) }
     }

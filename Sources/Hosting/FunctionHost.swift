@@ -129,7 +129,9 @@ public final class FunctionHost {
     /// Reports problems and puts an app's functions to work, keeping those that have not changed.
     private func install(_ app: FunctionApp) {
         for problem in app.problems {
-            log(HostEvent(.configError, problem.isWarning ? .warning : .error, problem.text, [("code", .text(problem.code))]))
+            log(
+                HostEvent(
+                    .configError, problem.isWarning ? .warning : .error, problem.text, [("code", .text(problem.code))]))
         }
         guard !app.isHostBroken else {
             // A host that runs keeps running with what it has.
@@ -174,10 +176,15 @@ public final class FunctionHost {
             log(
                 HostEvent(
                     .functionDiscovered, .debug, "function found",
-                    [("function", .text(function.name)), ("trigger", .text(function.triggerType)), ("url", .text(url(of: function) ?? ""))]))
+                    [
+                        ("function", .text(function.name)), ("trigger", .text(function.triggerType)),
+                        ("url", .text(url(of: function) ?? "")),
+                    ]))
         }
         for runtime in old where !runtimes.contains(where: { $0.metadata.name == runtime.metadata.name }) {
-            log(HostEvent(.functionRemoved, .information, "function removed", [("function", .text(runtime.metadata.name))]))
+            log(
+                HostEvent(
+                    .functionRemoved, .information, "function removed", [("function", .text(runtime.metadata.name))]))
         }
     }
 
@@ -196,11 +203,14 @@ public final class FunctionHost {
             timeout: app.configuration.functionTimeout, processCount: min(max(count, 1), 10))
     }
 
-    private func makeRuntime(_ function: FunctionMetadata, _ key: RuntimeKey, _ metrics: FunctionMetrics) -> FunctionRuntime {
+    private func makeRuntime(_ function: FunctionMetadata, _ key: RuntimeKey, _ metrics: FunctionMetrics)
+        -> FunctionRuntime
+    {
         let scorer: any Scorer
         var python: PythonScorer?
         switch function.entryPoint {
-        case .echo: scorer = EchoScorer()
+        case .echo: scorer = EchoScorer(answersSize: false)
+        case .size: scorer = EchoScorer(answersSize: true)
         case .bundle(let folder, let script):
             let made = PythonScorer(folder: folder, script: script, log: log) { [unowned self] bundle in
                 WorkerPool(
@@ -286,7 +296,11 @@ public final class FunctionHost {
     func resume() { drainState = .disabled }
 
     func setOffline(_ offline: Bool) {
-        if offline { change(to: .offline) } else if state == .offline { change(to: app.isHostBroken ? .error : .running) }
+        if offline {
+            change(to: .offline)
+        } else if state == .offline {
+            change(to: app.isHostBroken ? .error : .running)
+        }
     }
 
     /// Finishes what runs (at most the shutdown timeout), ends the workers, closes the port.

@@ -26,7 +26,8 @@ public final class FunctionMetrics {
         parts.gauge("andiron_invocations_in_flight", label, Double(inFlight))
         parts.histogram("andiron_invocation_duration_seconds", label, duration)
         for stage in Stage.allCases where stages[stage.rawValue].count > 0 {
-            parts.histogram("andiron_stage_duration_seconds", "\(label),stage=\"\(stage.name)\"", stages[stage.rawValue])
+            parts.histogram(
+                "andiron_stage_duration_seconds", "\(label),stage=\"\(stage.name)\"", stages[stage.rawValue])
         }
     }
 }

@@ -21,7 +21,10 @@ public final class FunctionRuntime {
     let pipeline: ScoringPipeline
     let key: RuntimeKey
 
-    init(metadata: FunctionMetadata, metrics: FunctionMetrics, python: PythonScorer?, pipeline: ScoringPipeline, key: RuntimeKey) {
+    init(
+        metadata: FunctionMetadata, metrics: FunctionMetrics, python: PythonScorer?, pipeline: ScoringPipeline,
+        key: RuntimeKey
+    ) {
         self.metadata = metadata
         self.metrics = metrics
         self.python = python

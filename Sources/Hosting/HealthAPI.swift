@@ -23,7 +23,8 @@ final class HealthAPI {
         case "/healthz", "/livez": .text(200, "ok\n")
         case "/readyz": ready(request)
         case "/metrics":
-            HTTPResponse(status: 200, contentType: "text/plain; version=0.0.4; charset=utf-8", body: Array(metrics().utf8))
+            HTTPResponse(
+                status: 200, contentType: "text/plain; version=0.0.4; charset=utf-8", body: Array(metrics().utf8))
         case "/openapi.json": .json(200, openAPIDocument(host))
         default: nil
         }
@@ -33,16 +34,21 @@ final class HealthAPI {
 
     private func ready(_ request: HTTPRequest) -> HTTPResponse {
         let isVerbose = PercentCoding.query(request.head.query).contains { $0.name == "verbose" }
-        guard isVerbose else { return .text(isReady ? 200 : 503, isReady ? "ok\n" : "not ready: \(host.state.rawValue)\n") }
+        guard isVerbose else {
+            return .text(isReady ? 200 : 503, isReady ? "ok\n" : "not ready: \(host.state.rawValue)\n")
+        }
         var text = "\(isReady ? "[+]" : "[-]") host \(host.state.rawValue), drain \(host.drainState.rawValue)\n"
-        for broken in host.app.broken { text += "[-] function \(broken.name): \(broken.problems.first?.message ?? "")\n" }
+        for broken in host.app.broken {
+            text += "[-] function \(broken.name): \(broken.problems.first?.message ?? "")\n"
+        }
         for runtime in host.runtimes {
             let status = runtime.python?.pool?.status
             let failure = runtime.python?.loadFailure?.message ?? status?.failure
             if let failure {
                 text += "[-] function \(runtime.metadata.name): \(failure)\n"
             } else if let status {
-                text += "[\(status.ready > 0 ? "+" : " ")] function \(runtime.metadata.name): \(status.ready) workers ready, \(status.starting) starting, \(status.queued) calls waiting\n"
+                text +=
+                    "[\(status.ready > 0 ? "+" : " ")] function \(runtime.metadata.name): \(status.ready) workers ready, \(status.starting) starting, \(status.queued) calls waiting\n"
             } else {
                 text += "[\(runtime.python == nil ? "+" : " ")] function \(runtime.metadata.name)\n"
             }
@@ -68,7 +74,9 @@ final class HealthAPI {
             text.gauge("andiron_worker_queue", "function=\"\(name)\"", Double(status.queued))
             text.counter("andiron_worker_restarts_total", "function=\"\(name)\"", UInt64(status.restarts))
             for phase in pool.coldStart.phases {
-                text.gauge("andiron_cold_start_seconds", "function=\"\(name)\",phase=\"\(phase.name)\"", phase.milliseconds / 1000)
+                text.gauge(
+                    "andiron_cold_start_seconds", "function=\"\(name)\",phase=\"\(phase.name)\"",
+                    phase.milliseconds / 1000)
             }
         }
         if let counts = host.cache?.counts {

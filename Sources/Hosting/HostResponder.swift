@@ -88,7 +88,8 @@ final class HostResponder: HTTPResponder {
         let rows = host.runtimes.map { runtime in
             let function = runtime.metadata
             let methods = function.http?.methods?.joined(separator: ", ") ?? "any method"
-            return "<li><b>\(escapeHTML(function.name))</b>: \(escapeHTML(methods)) <code>\(escapeHTML(host.url(of: function) ?? function.triggerType))</code></li>"
+            return
+                "<li><b>\(escapeHTML(function.name))</b>: \(escapeHTML(methods)) <code>\(escapeHTML(host.url(of: function) ?? function.triggerType))</code></li>"
         }
         let page = """
             <!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
@@ -124,7 +125,8 @@ final class HostResponder: HTTPResponder {
 
 /// `<`, `>`, `&` and quotes made harmless.
 func escapeHTML(_ text: String) -> String {
-    text.replacing("&", with: "&amp;").replacing("<", with: "&lt;").replacing(">", with: "&gt;").replacing("\"", with: "&quot;")
+    text.replacing("&", with: "&amp;").replacing("<", with: "&lt;").replacing(">", with: "&gt;").replacing(
+        "\"", with: "&quot;")
 }
 
 /// Cross-origin requests, as the Functions CLI allows them: any header, any method, for the origins given.

@@ -103,7 +103,8 @@ private func writeOperation(_ runtime: FunctionRuntime, _ method: String, _ path
     }
     writer.name("responses")
     writer.raw(
-        ##"{"200":{"description":"The result.","content":{"application/json":{"schema":{"$ref":"#/components/schemas/\##(name)Output"}}}}}"##)
+        ##"{"200":{"description":"The result.","content":{"application/json":{"schema":{"$ref":"#/components/schemas/\##(name)Output"}}}}}"##
+    )
     if runtime.metadata.http?.authLevel != .anonymous {
         writer.name("security")
         writer.raw(#"[{"functionKey":[]}]"#)

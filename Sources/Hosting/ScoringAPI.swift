@@ -46,16 +46,24 @@ final class ScoringAPI {
 
     /// The scoring server's own answers to other methods; a raw script gets them all.
     private func refusedMethod(_ head: RequestHead, _ runtime: FunctionRuntime) -> HTTPResponse? {
-        if runtime.python?.pool?.report?.mode == "rawhttp" || head.isMethod("GET") || head.isMethod("POST") { return nil }
-        if head.isMethod("OPTIONS") { return HTTPResponse(status: 200, contentType: "text/html; charset=utf-8", body: []) }
+        if runtime.python?.pool?.report?.mode == "rawhttp" || head.isMethod("GET") || head.isMethod("POST") {
+            return nil
+        }
+        if head.isMethod("OPTIONS") {
+            return HTTPResponse(status: 200, contentType: "text/html; charset=utf-8", body: [])
+        }
         return head.isMethod("HEAD") ? scoringMessage(405, "Method not allowed") : methodNotAllowed
     }
 
-    private var methodNotAllowed: HTTPResponse { scoringMessage(405, "The method is not allowed for the requested URL.") }
+    private var methodNotAllowed: HTTPResponse {
+        scoringMessage(405, "The method is not allowed for the requested URL.")
+    }
 
     /// With `--enable-auth` the function's key, as `Authorization: Bearer` too, as Azure's front end takes it.
     private func refusal(_ head: RequestHead, _ runtime: FunctionRuntime) -> HTTPResponse? {
-        guard host.options.enablesAuth, let level = runtime.metadata.http?.authLevel, level != .anonymous else { return nil }
+        guard host.options.enablesAuth, let level = runtime.metadata.http?.authLevel, level != .anonymous else {
+            return nil
+        }
         let name = runtime.metadata.name
         var caller = callerLevel(head, host.keys, function: name)
         if caller == nil, let bearer = head.value("authorization"), bearer.hasPrefix("Bearer ") {
@@ -73,12 +81,14 @@ final class ScoringAPI {
             let documents = try await python.waitForReport().swagger
             let supported = documents.keys.sorted().joined(separator: ", ")
             guard ["2", "3", "3.1"].contains(version) else {
-                return scoringMessage(404, "Swagger version [\(written)] is not valid. Supported versions: [\(supported)].")
+                return scoringMessage(
+                    404, "Swagger version [\(written)] is not valid. Supported versions: [\(supported)].")
             }
             guard let document = documents[version] else {
                 return scoringMessage(
                     404,
-                    "Swagger version [\(written)] is not supported for the scoring script. Supported swagger versions: [\(supported)].")
+                    "Swagger version [\(written)] is not supported for the scoring script. Supported swagger versions: [\(supported)]."
+                )
             }
             return .json(200, Array(document.utf8))
         } catch {

@@ -73,6 +73,8 @@ public enum RetryPolicy: Sendable, Equatable {
 public enum EntryPoint: Sendable, Equatable, Hashable {
     /// Answers with its input; for measuring the host itself.
     case echo
+    /// Answers with the size of its input; for measuring what large inputs cost.
+    case size
     /// A bundle folder with an Azure ML entry script; both paths absolute.
     case bundle(folder: String, script: String?)
 }
@@ -106,6 +108,9 @@ public struct FunctionMetadata: Sendable {
         self.isDisabled = isDisabled
         self.configuration = configuration
     }
+
+    /// True for what the host answers itself.
+    public var isBuiltIn: Bool { entryPoint == .echo || entryPoint == .size }
 
     /// The trigger binding's type as written.
     public var triggerType: String { bindings.first { $0.isTrigger }?.type ?? "" }

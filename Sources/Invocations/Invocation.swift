@@ -152,9 +152,3 @@ public protocol Scorer: AnyObject {
 public protocol InvocationDispatching: AnyObject {
     func dispatch(_ invocation: Invocation) -> Eventual<InvocationOutcome>
 }
-
-/// A source of events: cancelled to stop. HTTP's is called by its listener, others run their own loop.
-@EventLoop
-public protocol Trigger: AnyObject {
-    func run(dispatching dispatcher: any InvocationDispatching) async
-}

@@ -28,7 +28,8 @@ public struct RedisAddress: Sendable, Equatable {
         }
         guard unixPath != nil || !host.isEmpty else {
             throw .connectionString(
-                "RedisConnectionString names no host", remedy: "write host:port,password=…,ssl=True or redis://host:port")
+                "RedisConnectionString names no host",
+                remedy: "write host:port,password=…,ssl=True or redis://host:port")
         }
     }
 
@@ -113,5 +114,7 @@ public struct RedisAddress: Sendable, Equatable {
     }
 
     /// The address without its secrets.
-    public var description: String { unixPath.map { "unix://\($0)" } ?? "\(usesTLS ? "rediss" : "redis")://\(host):\(port)/\(database)" }
+    public var description: String {
+        unixPath.map { "unix://\($0)" } ?? "\(usesTLS ? "rediss" : "redis")://\(host):\(port)/\(database)"
+    }
 }

@@ -66,7 +66,9 @@ public final class RedisClient: ByteStreamReader {
     }
 
     private func exchange(_ arguments: [[UInt8]], limit: Duration) async throws(RedisError) -> RedisReply {
-        guard waiting.count < Self.waitingLimit else { throw .unavailable("\(Self.waitingLimit) commands wait already") }
+        guard waiting.count < Self.waitingLimit else {
+            throw .unavailable("\(Self.waitingLimit) commands wait already")
+        }
         let result = await withUnsafeContinuation { continuation in
             send(arguments)
             waiting.append(Waiting(continuation, limit))
@@ -121,7 +123,9 @@ public final class RedisClient: ByteStreamReader {
             try await authenticate()
             isConnecting = false
             lastError = nil
-            if failures > 0 { log.log(.information, "Redis is reachable again", [("address", .text(address.description))]) }
+            if failures > 0 {
+                log.log(.information, "Redis is reachable again", [("address", .text(address.description))])
+            }
             failures = 0
         } catch {
             fail(error)
@@ -235,7 +239,9 @@ public final class RedisClient: ByteStreamReader {
         }
         if next != .max { expireBefore(next) }
         // A server that has not answered anything for this long is taken for dead.
-        if let first = waiting.first, first.continuation == nil, now > first.deadline + Self.silenceLimit.wholeNanoseconds {
+        if let first = waiting.first, first.continuation == nil,
+            now > first.deadline + Self.silenceLimit.wholeNanoseconds
+        {
             fail(.timedOut(Self.silenceLimit))
         }
     }

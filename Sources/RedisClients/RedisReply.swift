@@ -46,7 +46,9 @@ final class RedisReplyReader {
             replies.append(Self.convert(raw.assumingMemoryBound(to: redisReply.self).pointee))
             freeReplyObject(raw)
         }
-        guard fed <= Self.replyByteLimit else { throw .protocolBroken("a reply of more than \(Self.replyByteLimit) bytes") }
+        guard fed <= Self.replyByteLimit else {
+            throw .protocolBroken("a reply of more than \(Self.replyByteLimit) bytes")
+        }
         return replies
     }
 
@@ -58,9 +60,10 @@ final class RedisReplyReader {
         case REDIS_REPLY_ERROR: return .error(String(decoding: bytes(), as: UTF8.self))
         case REDIS_REPLY_INTEGER: return .integer(Int(reply.integer))
         case REDIS_REPLY_ARRAY:
-            return .array((0..<Int(reply.elements)).map { index in
-                reply.element[index].map { convert($0.pointee) } ?? .null
-            })
+            return .array(
+                (0..<Int(reply.elements)).map { index in
+                    reply.element[index].map { convert($0.pointee) } ?? .null
+                })
         default: return .null
         }
     }

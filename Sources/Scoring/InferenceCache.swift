@@ -118,7 +118,9 @@ public final class InferenceCache {
             guard case .bytes(let bytes) = reply else { return nil }
             guard let result = CachedResult(stored: bytes) else {
                 tally.redisErrors += 1
-                log(HostEvent(.cacheEvent, .warning, "a damaged value in Redis counts as a miss", [("key", .text("\(key)"))]))
+                log(
+                    HostEvent(
+                        .cacheEvent, .warning, "a damaged value in Redis counts as a miss", [("key", .text("\(key)"))]))
                 return nil
             }
             tally.redisHits += 1
@@ -127,7 +129,10 @@ public final class InferenceCache {
         } catch {
             tally.redisErrors += 1
             if breaker.failed(now: monotonicNanoseconds()) {
-                log(HostEvent(.cacheEvent, .warning, "Redis is left alone for a while", [("error", .text(error.message)), ("code", .text(error.code))]))
+                log(
+                    HostEvent(
+                        .cacheEvent, .warning, "Redis is left alone for a while",
+                        [("error", .text(error.message)), ("code", .text(error.code))]))
             }
             return nil
         }
@@ -150,9 +155,6 @@ public final class InferenceCache {
     }
 
     private func name(of key: SHA256Digest) -> [UInt8] { Array("\(limits.keyPrefix)\(key)".utf8) }
-
-    /// Drops everything in memory.
-    public func flush() { memory.removeAll() }
 }
 
 /// Leaves a failing Redis alone: after three failures in a row for a second, then one try at a time.

@@ -68,7 +68,9 @@ final class MemoryCache {
 
     /// Lets `alias` lead to the result of `key` too.
     func add(alias: SHA256Digest, to key: SHA256Digest) {
-        guard let entry = entries[key], alias != key, entry.keys.count < Self.keyLimit, entries[alias] == nil else { return }
+        guard let entry = entries[key], alias != key, entry.keys.count < Self.keyLimit, entries[alias] == nil else {
+            return
+        }
         entry.keys.append(alias)
         entries[alias] = entry
     }

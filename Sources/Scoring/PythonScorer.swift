@@ -100,7 +100,9 @@ public final class PythonScorer: Scorer {
         if pool == nil, loadFailure == nil { await loaded.wait() }
         if let loadFailure { throw loadFailure }
         guard let pool else {
-            throw InvocationFailure(code: "AN4009", fault: .host, message: "the function is being unloaded", status: 503, retryAfterSeconds: 1)
+            throw InvocationFailure(
+                code: "AN4009", fault: .host, message: "the function is being unloaded", status: 503,
+                retryAfterSeconds: 1)
         }
         return pool
     }
@@ -131,7 +133,21 @@ public final class PythonScorer: Scorer {
     }
 
     public func score(_ invocation: Invocation) -> Eventual<InvocationOutcome> {
-        .later { [self] in
+        if let pool, loadFailure == nil, let report = pool.report {
+            // The usual case: one wait, for the worker's answer.
+            invocation.enter(.workerWait)
+            if report.mode == "schema", let refusal = refusedContentType(invocation.event.head) {
+                return .now(.completed(refusal))
+            }
+            let input = input(invocation.event, report)
+            return .later { [self] in
+                switch await pool.answer(invocation.id, input) {
+                case .success(let answer): .completed(response(answer, invocation))
+                case .failure(let failure): .failed(failure)
+                }
+            }
+        }
+        return .later { [self] in
             do throws(InvocationFailure) {
                 return .completed(try await run(invocation))
             } catch {
@@ -148,7 +164,10 @@ public final class PythonScorer: Scorer {
         if isCold { invocation.coldStart = pool.coldStart.phases }
         let event = invocation.event
         if report.mode == "schema", let refusal = refusedContentType(event.head) { return refusal }
-        let answer = try await pool.call(invocation.id, input(event, report))
+        return response(try await pool.answer(invocation.id, input(event, report)).get(), invocation)
+    }
+
+    private func response(_ answer: WorkerAnswer, _ invocation: Invocation) -> ScoringResponse {
         if let coldStart = answer.coldStart { invocation.coldStart = coldStart.phases }
         // The worker's own clock tells how much of the time was run(); the rest was waiting and passing on.
         invocation.stages.attribute(answer.result.runNanoseconds, to: .score, at: monotonicNanoseconds())
@@ -162,7 +181,8 @@ public final class PythonScorer: Scorer {
         let media = type.prefix { $0 != ";" && $0 != " " }
         let isJSON = media == "application/json" || (media.hasPrefix("application/") && media.hasSuffix("+json"))
         if isJSON || media == "application/x-www-form-urlencoded" { return nil }
-        return ScoringResponse(status: 415, body: Array(#"{"message": "Expects Content-Type to be application/json"}"#.utf8))
+        return ScoringResponse(
+            status: 415, body: Array(#"{"message": "Expects Content-Type to be application/json"}"#.utf8))
     }
 
     private func input(_ event: TriggerEvent, _ report: ScriptReport) -> WorkerInput {
@@ -171,8 +191,10 @@ public final class PythonScorer: Scorer {
         if isPlain { return .body(event.body) }
         return .request(
             RequestParts(
-                method: head.method, path: PercentCoding.decode(head.path) ?? String(decoding: head.path, as: UTF8.self),
-                query: head.query.map { String(decoding: $0, as: UTF8.self) }, headers: head.allFields, body: event.body))
+                method: head.method,
+                path: PercentCoding.decode(head.path) ?? String(decoding: head.path, as: UTF8.self),
+                query: head.query.map { String(decoding: $0, as: UTF8.self) }, headers: head.allFields, body: event.body
+            ))
     }
 
     private func response(_ result: WorkerResult) -> ScoringResponse {
@@ -192,10 +214,13 @@ public final class PythonScorer: Scorer {
     }
 }
 
-/// Answers with its input: what the host costs without a model.
+/// Answers with its input, or with its size: what the host costs without a model.
 @EventLoop
 public final class EchoScorer: Scorer {
-    public init() {}
+    private let answersSize: Bool
+
+    /// - Parameter answersSize: `{"bytes": n}` in place of the input.
+    public init(answersSize: Bool) { self.answersSize = answersSize }
 
     public let identity: InputIdentity? = InputIdentity(kind: .bytes, version: EchoScorer.version)
     private static let version = SHA256Digest(of: Array("builtin:echo".utf8))
@@ -206,6 +231,8 @@ public final class EchoScorer: Scorer {
 
     public func score(_ invocation: Invocation) -> Eventual<InvocationOutcome> {
         invocation.enter(.score)
-        return .now(.completed(ScoringResponse(body: invocation.event.body)))
+        let input = invocation.event.body
+        let body = answersSize ? Array("{\"bytes\": \(input.count)}".utf8) : input
+        return .now(.completed(ScoringResponse(body: body)))
     }
 }

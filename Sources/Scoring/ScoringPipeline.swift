@@ -102,7 +102,9 @@ public final class ScoringPipeline {
         // A script that takes raw requests or headers may answer anything to anyone: only when it asks.
         if kind == .headers || (kind == .request && usesCache != true) { return false }
         guard let head = event.head else { return true }
-        if let control = head.value("cache-control")?.lowercased(), control.contains("no-cache") || control.contains("no-store") {
+        if let control = head.value("cache-control")?.lowercased(),
+            control.contains("no-cache") || control.contains("no-store")
+        {
             return false
         }
         return kind == .request || !head.isMethod("GET")

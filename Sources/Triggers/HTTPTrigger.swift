@@ -59,7 +59,8 @@ public final class HTTPTrigger {
         throttle =
             isThrottled
             ? RequestThrottle(
-                outstanding: configuration.maxOutstandingRequests, concurrent: configuration.maxConcurrentRequests) : nil
+                outstanding: configuration.maxOutstandingRequests, concurrent: configuration.maxConcurrentRequests)
+            : nil
         var routes: [Route] = []
         for (index, function) in functions.enumerated() {
             let text = Self.template(of: function, prefix: configuration.routePrefix)

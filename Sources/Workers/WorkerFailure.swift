@@ -26,7 +26,8 @@ enum WorkerFailure {
 
     static func environment(_ error: BundleError) -> InvocationFailure {
         InvocationFailure(
-            code: error.code, fault: error.fault, message: error.message, remedy: error.remedy, detail: error.place.map { "\($0)" })
+            code: error.code, fault: error.fault, message: error.message, remedy: error.remedy,
+            detail: error.place.map { "\($0)" })
     }
 
     static func crashed(_ exit: ChildExit, lastLines: [String], mayHaveRun: Bool) -> InvocationFailure {
@@ -35,7 +36,8 @@ enum WorkerFailure {
             ? "the worker ended with \(exit) while it ran this request"
             : "the worker ended with \(exit) again and again before it could run this request"
         return InvocationFailure(
-            code: "AN4002", fault: .user, message: message, remedy: "look for os._exit, a native crash or a kill in the log",
+            code: "AN4002", fault: .user, message: message,
+            remedy: "look for os._exit, a native crash or a kill in the log",
             detail: lastLines.isEmpty ? nil : lastLines.joined(separator: "\n"))
     }
 
@@ -54,7 +56,8 @@ enum WorkerFailure {
 
     static func protocolBroken(_ reason: String) -> InvocationFailure {
         InvocationFailure(
-            code: "AN4007", fault: .user, message: "the worker wrote something that is no frame (\(reason)) and was ended",
+            code: "AN4007", fault: .user,
+            message: "the worker wrote something that is no frame (\(reason)) and was ended",
             remedy: "the entry script must not write to descriptor 3")
     }
 

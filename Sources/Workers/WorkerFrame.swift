@@ -148,7 +148,9 @@ struct WorkerFrameReader {
     private static let resultHeadLength = 21
 
     private static func result(_ payload: UnsafeRawBufferPointer) throws(WorkerFrameError) -> WorkerResult {
-        guard payload.count >= resultHeadLength else { throw WorkerFrameError(reason: "a result of \(payload.count) bytes") }
+        guard payload.count >= resultHeadLength else {
+            throw WorkerFrameError(reason: "a result of \(payload.count) bytes")
+        }
         let typeLength = Int(payload.loadUnaligned(fromByteOffset: 11, as: UInt16.self))
         let headerLength = Int(payload.loadUnaligned(fromByteOffset: 13, as: UInt32.self))
         let failureLength = Int(payload.loadUnaligned(fromByteOffset: 17, as: UInt32.self))

@@ -100,7 +100,8 @@ public final class WorkerPool: WorkerProcessOwner {
     private var quiet: Gate?
 
     public init(
-        functionName: String, bundle: Bundle, settings: WorkerPoolSettings, environments: PythonEnvironments, log: EventLog
+        functionName: String, bundle: Bundle, settings: WorkerPoolSettings, environments: PythonEnvironments,
+        log: EventLog
     ) {
         self.functionName = functionName
         self.bundle = bundle
@@ -114,7 +115,8 @@ public final class WorkerPool: WorkerProcessOwner {
 
     public var status: WorkerPoolStatus {
         WorkerPoolStatus(
-            ready: workers.count { $0.isReady && !$0.isRetiring }, starting: workers.count { !$0.isReady } + (isStarting ? 1 : 0),
+            ready: workers.count { $0.isReady && !$0.isRetiring },
+            starting: workers.count { !$0.isReady } + (isStarting ? 1 : 0),
             busy: workers.count { !$0.inFlight.isEmpty }, queued: queue.count, restarts: restarts,
             pids: workers.map(\.pid), failure: startFailure?.message)
     }
@@ -122,28 +124,31 @@ public final class WorkerPool: WorkerProcessOwner {
     // MARK: Calling
 
     /// Calls run() on a worker, waiting for one when all are busy or none is up yet.
-    public func call(_ id: InvocationID, _ input: WorkerInput) async throws(InvocationFailure) -> WorkerAnswer {
-        guard !isStopping else { throw WorkerFailure.stopping() }
+    public func answer(_ id: InvocationID, _ input: WorkerInput) async -> Result<WorkerAnswer, InvocationFailure> {
+        guard !isStopping else { return .failure(WorkerFailure.stopping()) }
         if let startFailure {
             let elapsed = monotonicNanoseconds() - lastStart
-            if isStarting || elapsed < WorkerPoolSettings.retryStartAfter.wholeNanoseconds { throw startFailure }
+            if isStarting || elapsed < WorkerPoolSettings.retryStartAfter.wholeNanoseconds {
+                return .failure(startFailure)
+            }
             start()
         }
         guard queue.count < WorkerPoolSettings.queueLimit else {
-            throw WorkerFailure.queueFull(WorkerPoolSettings.queueLimit)
+            return .failure(WorkerFailure.queueFull(WorkerPoolSettings.queueLimit))
         }
-        let result = await withUnsafeContinuation { continuation in
+        return await withUnsafeContinuation { continuation in
             let call = PendingCall(id: id, input: input, waitedForStart: report == nil, continuation: continuation)
             if queue.isEmpty, let worker = idlest() { send(call, to: worker) } else { queue.append(call) }
         }
-        return try result.get()
     }
 
     /// Waits until the script is known, or cannot be started.
     public func waitForReport() async throws(InvocationFailure) -> ScriptReport {
         if let report { return report }
         if startFailure != nil {
-            if !isStarting, monotonicNanoseconds() - lastStart >= WorkerPoolSettings.retryStartAfter.wholeNanoseconds { start() }
+            if !isStarting, monotonicNanoseconds() - lastStart >= WorkerPoolSettings.retryStartAfter.wholeNanoseconds {
+                start()
+            }
         }
         if let startFailure, !isStarting { throw startFailure }
         await settled.wait()

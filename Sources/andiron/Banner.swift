@@ -11,9 +11,11 @@ import JSONText
 func banner(_ host: FunctionHost) -> String {
     var text = "\nAndiron \(Andiron.version)\n\n"
     let rows = [
-        ("Functions", host.url), ("Admin API", host.url + "/admin/host/status"), ("Health", host.url + "/readyz?verbose"),
+        ("Functions", host.url), ("Admin API", host.url + "/admin/host/status"),
+        ("Health", host.url + "/readyz?verbose"),
         ("Metrics", host.url + "/metrics"), ("OpenAPI", host.url + "/openapi.json"), ("App", host.options.folder),
-        ("Cache", host.cacheDescription), ("Keys", host.options.enablesAuth ? "required" : "not required (--enable-auth)"),
+        ("Cache", host.cacheDescription),
+        ("Keys", host.options.enablesAuth ? "required" : "not required (--enable-auth)"),
     ]
     for (name, value) in rows { text += "  \(name)\(String(repeating: " ", count: 12 - name.count))\(value)\n" }
     text += "\nFunctions:\n\n"
@@ -26,7 +28,9 @@ func banner(_ host: FunctionHost) -> String {
         let methods = http.methods.map { "[\($0.joined(separator: ","))]" } ?? "[any]"
         text += "\t\(function.name): \(methods) \(url)  (httpTrigger, \(http.authLevel.rawValue))\n\n"
     }
-    for runtime in host.runtimes where runtime.metadata.isDisabled { text += "Function \(runtime.metadata.name) is disabled.\n" }
+    for runtime in host.runtimes where runtime.metadata.isDisabled {
+        text += "Function \(runtime.metadata.name) is disabled.\n"
+    }
     for broken in host.app.broken { text += "Function \(broken.name) is in error.\n" }
     if host.state == .error { text += "host.json is wrong; functions run once it is corrected.\n" }
     return text

@@ -67,7 +67,9 @@ struct Invoke: ParsableCommand {
         do throws(HTTPClientError) {
             let list = try await client.send(HTTPClientRequest(url: base + "/admin/functions", headers: keyHeader))
             if list.status == 401 {
-                complain("error[AN3004]: the host demands a key\n  try: --key KEY with the master key (.andiron/secrets/host.json)")
+                complain(
+                    "error[AN3004]: the host demands a key\n  try: --key KEY with the master key (.andiron/secrets/host.json)"
+                )
                 return .refused
             }
             let functions = (try? JSONParser.parse(list.body))?.elements ?? []
@@ -89,7 +91,8 @@ struct Invoke: ParsableCommand {
             }
             let response = try await client.send(
                 HTTPClientRequest(
-                    method: chosenMethod(found, hasBody: !body.isEmpty), url: base + pathOf(url), headers: headers, body: body,
+                    method: chosenMethod(found, hasBody: !body.isEmpty), url: base + pathOf(url), headers: headers,
+                    body: body,
                     timeout: .milliseconds(Int(timeout * 1000))))
             if include {
                 complain("HTTP \(response.status)")
@@ -105,7 +108,9 @@ struct Invoke: ParsableCommand {
 
     private func chosenMethod(_ function: JSONValue?, hasBody: Bool) -> String {
         if let method { return method.uppercased() }
-        let trigger = function?["config"]?["bindings"]?.elements?.first { $0["type"]?.string?.lowercased() == "httptrigger" }
+        let trigger = function?["config"]?["bindings"]?.elements?.first {
+            $0["type"]?.string?.lowercased() == "httptrigger"
+        }
         let methods = trigger?["methods"]?.elements?.compactMap { $0.string?.uppercased() } ?? []
         if methods.isEmpty || methods.contains("POST") { return hasBody || methods.contains("POST") ? "POST" : "GET" }
         return methods[0]
@@ -113,7 +118,9 @@ struct Invoke: ParsableCommand {
 
     /// The path of a URL.
     private func pathOf(_ url: String) -> String {
-        guard let scheme = url.firstRange(of: "://"), let slash = url[scheme.upperBound...].firstIndex(of: "/") else { return "/" }
+        guard let scheme = url.firstRange(of: "://"), let slash = url[scheme.upperBound...].firstIndex(of: "/") else {
+            return "/"
+        }
         return String(url[slash...])
     }
 }

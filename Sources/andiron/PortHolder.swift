@@ -10,7 +10,8 @@ func startFailure(_ error: SystemError, port: Int) -> String {
     }
     var text = "error[AN1003]: Port \(port) is unavailable."
     if let holder = portHolder(port) { text += " It is held by \(holder)." }
-    return text + "\n  try: Close the process using that port, or specify another port using --port [-p]; --port 0 takes a free one"
+    return text
+        + "\n  try: Close the process using that port, or specify another port using --port [-p]; --port 0 takes a free one"
 }
 
 /// Process id and command of whoever listens on a TCP port; nil when it cannot be seen.
@@ -23,7 +24,9 @@ func portHolder(_ port: Int) -> String? {
             guard length > 0 else { continue }
             let target = String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
             if target == "socket:[\(inode)]" {
-                let name = readFile("/proc/\(pid)/comm").map { String(decoding: $0, as: UTF8.self).filter { $0 != "\n" } }
+                let name = readFile("/proc/\(pid)/comm").map {
+                    String(decoding: $0, as: UTF8.self).filter { $0 != "\n" }
+                }
                 return "process \(pid) (\(name ?? "?"))"
             }
         }

@@ -39,7 +39,8 @@ struct Prepare: ParsableCommand {
             do throws(BundleError) {
                 let bundle = try Bundle.load(folder: bundleFolder, script: script)
                 let python = try await environments.interpreter(for: bundle.dependencies, environment: environment)
-                log.log(.information, "environment ready", [("function", .text(function.name)), ("python", .text(python))])
+                log.log(
+                    .information, "environment ready", [("function", .text(function.name)), ("python", .text(python))])
             } catch {
                 log.log(.error, error.description, [("function", .text(function.name))])
                 status = .failed

@@ -69,7 +69,8 @@ struct Start: ParsableCommand {
     func run() throws {
         let folder = location.folder()
         guard access(folder + "/host.json", F_OK) == 0 else {
-            complain("error[AN2001]: Host.json file is missing. Please make sure host.json file is present at \(folder)")
+            complain(
+                "error[AN2001]: Host.json file is missing. Please make sure host.json file is present at \(folder)")
             complain("  try: andiron start FOLDER, or create host.json with { \"version\": \"2.0\" }")
             Glibc.exit(ExitStatus.missingFile.rawValue)
         }
@@ -93,7 +94,8 @@ struct Start: ParsableCommand {
         let format = OutputFormat(rawValue: output) ?? .compact
         let writer = LineWriter(descriptor: 1)
         let console = ConsoleSink(
-            writer: writer, format: format, minimumLevel: verbose ? .debug : .information, usesColor: format == .compact && wantsColor())
+            writer: writer, format: format, minimumLevel: verbose ? .debug : .information,
+            usesColor: format == .compact && wantsColor())
         let logPath = logFile.map { absolutePath($0, in: currentFolder()) } ?? options.stateFolder + "/logs/host.ndjson"
         let file: LogFileSink
         do throws(SystemError) {
@@ -145,14 +147,17 @@ struct Start: ParsableCommand {
             ended.open()
         }
         return [
-            SignalSource(SIGTERM) { stop(SIGTERM) }, SignalSource(SIGINT) { stop(SIGINT) }, SignalSource(SIGHUP) { host.reload() },
+            SignalSource(SIGTERM) { stop(SIGTERM) }, SignalSource(SIGINT) { stop(SIGINT) },
+            SignalSource(SIGHUP) { host.reload() },
         ]
     }
 
     private func wantsColor() -> Bool {
         let environment = processEnvironment()
         if environment["NO_COLOR"]?.isEmpty == false || environment["TERM"] == "dumb" { return false }
-        if environment["FORCE_COLOR"]?.isEmpty == false || environment["CLICOLOR_FORCE"]?.isEmpty == false { return true }
+        if environment["FORCE_COLOR"]?.isEmpty == false || environment["CLICOLOR_FORCE"]?.isEmpty == false {
+            return true
+        }
         return isatty(1) == 1
     }
 

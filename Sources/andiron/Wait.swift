@@ -54,5 +54,7 @@ struct Wait: ParsableCommand {
 /// Whether the answer of `/readyz` says what is waited for.
 private func isMet(_ target: String, _ status: Int, _ text: String) -> Bool {
     if target == "ready" { return status == 200 }
-    return text.split(separator: "\n").contains { $0.hasPrefix("[+] function \(target)") && ($0.dropFirst("[+] function \(target)".count).first ?? ":") == ":" }
+    return text.split(separator: "\n").contains {
+        $0.hasPrefix("[+] function \(target)") && ($0.dropFirst("[+] function \(target)".count).first ?? ":") == ":"
+    }
 }

@@ -32,8 +32,10 @@ private func conda(_ text: String, custom: Bool = true) throws(BundleError) -> D
     }
 
     @Test func `what the user pins beats what azureml-defaults brings`() throws {
-        let dependencies = try conda("dependencies: [{pip: ['azureml-defaults', 'inference-schema[numpy-support]==1.7']}]")
-        #expect(dependencies.requirements == ["azureml-contrib-services==1.62.0", "inference-schema[numpy-support]==1.7"])
+        let dependencies = try conda(
+            "dependencies: [{pip: ['azureml-defaults', 'inference-schema[numpy-support]==1.7']}]")
+        #expect(
+            dependencies.requirements == ["azureml-contrib-services==1.62.0", "inference-schema[numpy-support]==1.7"])
     }
 
     @Test(arguments: [
@@ -42,7 +44,8 @@ private func conda(_ text: String, custom: Bool = true) throws(BundleError) -> D
         ("dependencies:\n- numpy", "AN5004", 0), ("dependencies: [{pip: ['azureml-defaults==1.0.44']}]", "AN5004", 0),
         ("dependencies: [{pip: ['azureml-defaults<1.0.45']}]", "AN5004", 0),
         ("dependencies: [{pip: ['azureml-defaults<=1.0.44.1']}]", "AN5004", 0), ("name: x", "AN5002", 1),
-        ("dependencies: [{npm: [x]}]", "AN5002", 1), ("dependencies:\n- a: [", "AN5002", 3), ("a: &x 1\nb: *x", "AN5002", 2),
+        ("dependencies: [{npm: [x]}]", "AN5002", 1), ("dependencies:\n- a: [", "AN5002", 3),
+        ("a: &x 1\nb: *x", "AN5002", 2),
     ])
     func `what cannot be installed is refused with its place`(text: String, code: String, line: Int) {
         let error = #expect(throws: BundleError.self) { try conda(text) }
@@ -50,14 +53,18 @@ private func conda(_ text: String, custom: Bool = true) throws(BundleError) -> D
         #expect(error?.place?.line == line)
     }
 
-    @Test(arguments: ["azureml-defaults", "azureml-defaults>=1.0.45", "azureml-defaults~=1.0.40", "azureml_defaults==1.62.0", "azureml-defaults<2"])
+    @Test(arguments: [
+        "azureml-defaults", "azureml-defaults>=1.0.45", "azureml-defaults~=1.0.40", "azureml_defaults==1.62.0",
+        "azureml-defaults<2",
+    ])
     func `an azureml-defaults that can be new enough is accepted`(requirement: String) throws {
         _ = try conda("dependencies: [{pip: ['\(requirement)']}]")
     }
 
     @Test func `a requirements file is read without its comments`() {
         let text = "# models\nnumpy==2.4.6  # fast\n\n--no-binary x\nscipy\nnumpy==2.4.6\n"
-        #expect(Dependencies.pip(Array(text.utf8), file: "r").requirements == ["--no-binary x", "numpy==2.4.6", "scipy"])
+        #expect(
+            Dependencies.pip(Array(text.utf8), file: "r").requirements == ["--no-binary x", "numpy==2.4.6", "scipy"])
     }
 
     @Test func `a deep or huge YAML file is refused`() {
@@ -79,14 +86,14 @@ private func conda(_ text: String, custom: Bool = true) throws(BundleError) -> D
         let bundle = try bundle([
             "src/main.py": "", "model/m.bin": "x",
             "inferenceconfig.json": #"""
-                {"entryScript":"main.py","sourceDirectory":"src","environment":{"name":"e",
-                 "environmentVariables":{"A":"b"},
-                 "python":{"condaDependencies":{"dependencies":["numpy",{"pip":["azureml-defaults"]}]}}}}
-                """#,
+            {"entryScript":"main.py","sourceDirectory":"src","environment":{"name":"e",
+             "environmentVariables":{"A":"b"},
+             "python":{"condaDependencies":{"dependencies":["numpy",{"pip":["azureml-defaults"]}]}}}}
+            """#,
             "deploymentconfig.json": #"""
-                {"computeType":"aks","containerResourceRequirements":{"cpu":1.5,"memoryInGB":0.5},"numReplicas":3,
-                 "scoringTimeoutMs":500,"authEnabled":true}
-                """#,
+            {"computeType":"aks","containerResourceRequirements":{"cpu":1.5,"memoryInGB":0.5},"numReplicas":3,
+             "scoringTimeoutMs":500,"authEnabled":true}
+            """#,
         ])
         #expect(bundle.entryScript.hasSuffix("/src/main.py"))
         #expect(bundle.sourceFolder.hasSuffix("/src"))
@@ -108,12 +115,21 @@ private func conda(_ text: String, custom: Bool = true) throws(BundleError) -> D
         #expect(try bundle(["score.py": "a", "azureml-models/m/4/model.pkl": "m"]).digest != first.digest)
     }
 
-    @Test(arguments: [
-        (["other.txt": ""], "AN5001"), (["inferenceconfig.json": #"{"entryScript":"x.py"}"#], "AN5001"),
-        (["score.py": "", "inferenceconfig.json": "{"], "AN5007"),
-        (["score.py": "", "deploymentconfig.json": #"{"containerResourceRequirements":{"memoryInGB":"lots"}}"#], "AN5007"),
-        (["score.py": "", "inferenceconfig.json": #"{"environment":{"python":{"condaDependenciesFile":"no.yml"}}}"#], "AN5002"),
-    ] as [([String: String], String)])
+    @Test(
+        arguments: [
+            (["other.txt": ""], "AN5001"), (["inferenceconfig.json": #"{"entryScript":"x.py"}"#], "AN5001"),
+            (["score.py": "", "inferenceconfig.json": "{"], "AN5007"),
+            (
+                ["score.py": "", "deploymentconfig.json": #"{"containerResourceRequirements":{"memoryInGB":"lots"}}"#],
+                "AN5007"
+            ),
+            (
+                [
+                    "score.py": "",
+                    "inferenceconfig.json": #"{"environment":{"python":{"condaDependenciesFile":"no.yml"}}}"#,
+                ], "AN5002"
+            ),
+        ] as [([String: String], String)])
     func `a bundle that cannot run says why`(files: [String: String], code: String) {
         #expect(#expect(throws: BundleError.self) { try bundle(files) }?.code == code)
     }

@@ -30,9 +30,11 @@ private struct Sample: HostError {
         #expect(place.column == 1)
     }
 
-    @Test(arguments: [
-        ("authlevel", "authLevel"), ("rout", "route"), ("metods", "methods"), ("metohds", "methods"), ("xyzzy", nil),
-    ] as [(String, String?)])
+    @Test(
+        arguments: [
+            ("authlevel", "authLevel"), ("rout", "route"), ("metods", "methods"), ("metohds", "methods"),
+            ("xyzzy", nil),
+        ] as [(String, String?)])
     func `the nearest name is suggested when it is near`(written: String, meant: String?) {
         #expect(nearest(to: written, among: ["authLevel", "route", "methods", "type"]) == meant)
     }
@@ -94,7 +96,9 @@ private struct Sample: HostError {
 
     @Test func `a histogram counts into doubling buckets`() {
         var histogram = Histogram()
-        for nanoseconds: UInt64 in [500, 1000, 1001, 2000, 3_000_000, 100_000_000_000] { histogram.observe(nanoseconds) }
+        for nanoseconds: UInt64 in [500, 1000, 1001, 2000, 3_000_000, 100_000_000_000] {
+            histogram.observe(nanoseconds)
+        }
         var text = ""
         histogram.appendPrometheus(name: "h", labels: "f=\"x\"", to: &text)
         #expect(text.contains("h_bucket{f=\"x\",le=\"1e-06\"} 2\n"))

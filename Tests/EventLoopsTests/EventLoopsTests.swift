@@ -87,12 +87,16 @@ import Testing
         let (status, text, signal) = try await onTheLoop {
             let collector = Collector()
             let child = try ChildProcess(
-                ChildCommand(executable: "/bin/sh", arguments: ["-c", "echo $X; exit 3"], environment: ["X": "hello"], folder: "/"))
+                ChildCommand(
+                    executable: "/bin/sh", arguments: ["-c", "echo $X; exit 3"], environment: ["X": "hello"],
+                    folder: "/"))
             child.standardOutput.startReading(to: collector)
             let exit = await child.waitForExit()
             await collector.ended.wait()
             let sleeper = try ChildProcess(
-                ChildCommand(executable: "/bin/sh", arguments: ["-c", "sleep 100 & wait"], environment: ["PATH": "/bin:/usr/bin"], folder: "/"))
+                ChildCommand(
+                    executable: "/bin/sh", arguments: ["-c", "sleep 100 & wait"],
+                    environment: ["PATH": "/bin:/usr/bin"], folder: "/"))
             sleeper.kill(signal: SIGKILL)
             return (exit.status, String(decoding: collector.bytes, as: UTF8.self), await sleeper.waitForExit().signal)
         }
@@ -120,7 +124,9 @@ import Testing
     }
 
     @Test func `digests and comparisons are right`() {
-        #expect("\(SHA256Digest(of: Array("abc".utf8)))" == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+        #expect(
+            "\(SHA256Digest(of: Array("abc".utf8)))"
+                == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
         #expect(SHA256Digest(of: [1], [2, 3]) == SHA256Digest(of: [1, 2, 3]))
         #expect(constantTimeEqual([1, 2], [1, 2]))
         #expect(!constantTimeEqual([1, 2], [1, 3]))

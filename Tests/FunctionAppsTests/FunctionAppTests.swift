@@ -44,23 +44,68 @@ private func load(
 
     @Test(arguments: [
         (#"{"bindings":[]}"#, "AN2007", "At least one binding must be declared."),
-        (#"{"bindings":[{"type":"httpTrigger"}]}"#, "AN2007", "The binding name  is invalid. Please assign a valid name to the binding."),
-        (#"{"bindings":[{"name":"a_b","type":"httpTrigger"}]}"#, "AN2007", "The binding name a_b is invalid. Please assign a valid name to the binding."),
-        (#"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"http","direction":"out"}]}"#, "AN2007", "No trigger binding specified. A function must have a trigger input binding."),
-        (#"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger"},{"name":"b","type":"httpTrigger"}]}"#, "AN2007", "Multiple trigger bindings defined. A function can only have a single trigger binding."),
-        (#"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger"},{"name":"A","type":"http","direction":"out"}]}"#, "AN2007", "Multiple bindings with name 'A' discovered. Binding names must be unique."),
+        (
+            #"{"bindings":[{"type":"httpTrigger"}]}"#, "AN2007",
+            "The binding name  is invalid. Please assign a valid name to the binding."
+        ),
+        (
+            #"{"bindings":[{"name":"a_b","type":"httpTrigger"}]}"#, "AN2007",
+            "The binding name a_b is invalid. Please assign a valid name to the binding."
+        ),
+        (
+            #"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"http","direction":"out"}]}"#, "AN2007",
+            "No trigger binding specified. A function must have a trigger input binding."
+        ),
+        (
+            #"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger"},{"name":"b","type":"httpTrigger"}]}"#,
+            "AN2007", "Multiple trigger bindings defined. A function can only have a single trigger binding."
+        ),
+        (
+            #"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger"},{"name":"A","type":"http","direction":"out"}]}"#,
+            "AN2007", "Multiple bindings with name 'A' discovered. Binding names must be unique."
+        ),
         (#"{"bindings":[{"name":"a"}]}"#, "AN2007", "Binding 'a' is invalid. Bindings must specify a Type."),
-        (#"{"bindings":[{"name":"a","type":"httpTrigger","direction":"inn"}]}"#, "AN2007", "'inn' is not a valid binding direction."),
+        (
+            #"{"bindings":[{"name":"a","type":"httpTrigger","direction":"inn"}]}"#, "AN2007",
+            "'inn' is not a valid binding direction."
+        ),
         (#"{"bindings":[{"name":"a","type":"http"}]}"#, "AN2007", "Http binding can only be used for output."),
-        (#"{"bindings":[{"name":"a","type":"htpTrigger"}]}"#, "AN2007", "The binding type(s) 'htpTrigger' are not registered. Please ensure the type is correct and the binding extension is installed."),
-        (#"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","authLevel":"public"}]}"#, "AN2007", "Error parsing function.json: Invalid value specified for binding property 'authLevel' of enum type AuthorizationLevel."),
-        (#"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","route":"a b"}]}"#, "AN2008", "Route template cannot contain spaces. ('a b')"),
-        (#"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","route":"a/{b"}]}"#, "AN2008", "Route template has an unmatched '{'. ('a/{b')"),
-        (#"{"bundle":"builtin:ecko","bindings":[{"name":"a","type":"httpTrigger"}]}"#, "AN2010", "'builtin:ecko' is not built in"),
-        (#"{"bundle":"%Nowhere%","bindings":[{"name":"a","type":"httpTrigger"}]}"#, "AN2009", "'%Nowhere%' does not resolve to a value."),
-        (#"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","route":"administrators"}]}"#, "AN2011", "The specified route conflicts with one or more built in routes. ('administrators')"),
-        (#"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","methods":"get"}]}"#, "AN2003", "'methods' must be a list of strings and is 'get'"),
-        (#"{"bundle":"builtin:echo","retry":{"strategy":"fixedDelay"},"bindings":[{"name":"a","type":"httpTrigger"}]}"#, "AN2003", "'maxRetryCount' is required in 'retry'"),
+        (
+            #"{"bindings":[{"name":"a","type":"htpTrigger"}]}"#, "AN2007",
+            "The binding type(s) 'htpTrigger' are not registered. Please ensure the type is correct and the binding extension is installed."
+        ),
+        (
+            #"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","authLevel":"public"}]}"#, "AN2007",
+            "Error parsing function.json: Invalid value specified for binding property 'authLevel' of enum type AuthorizationLevel."
+        ),
+        (
+            #"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","route":"a b"}]}"#, "AN2008",
+            "Route template cannot contain spaces. ('a b')"
+        ),
+        (
+            #"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","route":"a/{b"}]}"#, "AN2008",
+            "Route template has an unmatched '{'. ('a/{b')"
+        ),
+        (
+            #"{"bundle":"builtin:ecko","bindings":[{"name":"a","type":"httpTrigger"}]}"#, "AN2010",
+            "'builtin:ecko' is not built in"
+        ),
+        (
+            #"{"bundle":"%Nowhere%","bindings":[{"name":"a","type":"httpTrigger"}]}"#, "AN2009",
+            "'%Nowhere%' does not resolve to a value."
+        ),
+        (
+            #"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","route":"administrators"}]}"#,
+            "AN2011", "The specified route conflicts with one or more built in routes. ('administrators')"
+        ),
+        (
+            #"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","methods":"get"}]}"#, "AN2003",
+            "'methods' must be a list of strings and is 'get'"
+        ),
+        (
+            #"{"bundle":"builtin:echo","retry":{"strategy":"fixedDelay"},"bindings":[{"name":"a","type":"httpTrigger"}]}"#,
+            "AN2003", "'maxRetryCount' is required in 'retry'"
+        ),
     ])
     func `mistakes are named in the Functions host's words`(text: String, code: String, message: String) {
         let folder = TemporaryFolder()
@@ -73,8 +118,11 @@ private func load(
 
     @Test func `unknown keys warn with the nearest known one and stop nothing`() {
         let folder = TemporaryFolder()
-        folder.write("host.json", "{\n  \"version\": \"2.0\",\n  \"extensions\": { \"http\": { \"routePrefx\": \"x\" } }\n}")
-        folder.write("F/function.json", #"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","metods":["get"]}]}"#)
+        folder.write(
+            "host.json", "{\n  \"version\": \"2.0\",\n  \"extensions\": { \"http\": { \"routePrefx\": \"x\" } }\n}")
+        folder.write(
+            "F/function.json",
+            #"{"bundle":"builtin:echo","bindings":[{"name":"a","type":"httpTrigger","metods":["get"]}]}"#)
         let app = load(folder)
         #expect(app.functions.count == 1)
         #expect(app.problems.map(\.remedy) == ["did you mean 'routePrefix'?", "did you mean 'methods'?"])
@@ -84,11 +132,14 @@ private func load(
     }
 
     @Test(arguments: [
-        ("{", true), ("{}", false), (#"{"version":"1.0"}"#, true), (#"{"version":2}"#, true), (#"{"functions":["a"]}"#, true),
-        (#"{"version":"2.0","functionTimeout":"5 minutes"}"#, true), (#"{"version":"2.0","functionTimeout":"-1"}"#, false),
+        ("{", true), ("{}", false), (#"{"version":"1.0"}"#, true), (#"{"version":2}"#, true),
+        (#"{"functions":["a"]}"#, true),
+        (#"{"version":"2.0","functionTimeout":"5 minutes"}"#, true),
+        (#"{"version":"2.0","functionTimeout":"-1"}"#, false),
         (#"{"version":"2.0","functionTimeout":"00:00:00.5"}"#, true), ("[]", true),
         (#"{"version":"2.0","extensions":{"http":{"maxConcurrentRequests":"many"}}}"#, true),
-        (#"{"version":"2.0","inferenceCache":{"timeToLive":"00:00:00"}}"#, true), ("// c\n{\"version\":\"2.0\" /* x */}", false),
+        (#"{"version":"2.0","inferenceCache":{"timeToLive":"00:00:00"}}"#, true),
+        ("// c\n{\"version\":\"2.0\" /* x */}", false),
     ])
     func `a wrong host.json is told from a right one`(text: String, isBroken: Bool) {
         let folder = TemporaryFolder()
@@ -102,7 +153,8 @@ private func load(
         let app = load(
             folder,
             [
-                "AzureFunctionsJobHost__Extensions__Http__RoutePrefix": "b", "AzureFunctionsJobHost__functions__0": "Only",
+                "AzureFunctionsJobHost__Extensions__Http__RoutePrefix": "b",
+                "AzureFunctionsJobHost__functions__0": "Only",
                 "AzureFunctionsJobHost__extensions__http__maxConcurrentRequests": "7",
             ])
         #expect(app.configuration.http.routePrefix == "b")
@@ -115,7 +167,8 @@ private func load(
         folder.write("host.json", #"{"version":"2.0"}"#)
         folder.write(
             "local.settings.json",
-            #"{"IsEncrypted":false,"Values":{"A":"file","B":"file","N":1,"O":{}},"Host":{"LocalHttpPort":7099,"CORS":"*"},"ConnectionStrings":{"Db":{"ConnectionString":"c"}}}"#)
+            #"{"IsEncrypted":false,"Values":{"A":"file","B":"file","N":1,"O":{}},"Host":{"LocalHttpPort":7099,"CORS":"*"},"ConnectionStrings":{"Db":{"ConnectionString":"c"}}}"#
+        )
         let app = load(folder, ["A": "environment"])
         #expect(app.settings["a"] == "environment")
         #expect(app.settings["B"] == "file")
@@ -147,7 +200,8 @@ private func load(
         folder.write("C/function.json", function("\"POST\""))
         let app = load(folder)
         #expect(app.functions.map(\.name) == ["A", "B"])
-        #expect(app.problems.last?.message == "The route specified conflicts with the route defined by function 'B'. ('x')")
+        #expect(
+            app.problems.last?.message == "The route specified conflicts with the route defined by function 'B'. ('x')")
     }
 
     @Test func `a name asked for that does not exist is reported with the nearest`() {
@@ -157,10 +211,11 @@ private func load(
         #expect(load(folder, only: ["Scor"]).problems.first?.remedy == "did you mean 'Score'?")
     }
 
-    @Test(arguments: [
-        ("00:05:00", Duration.seconds(300)), ("1.02:03:04.5", .milliseconds(93_784_500)), ("00:01", .seconds(60)),
-        ("24:00:00", nil), ("x", nil), ("00:60:00", nil), ("5", nil),
-    ] as [(String, Duration?)])
+    @Test(
+        arguments: [
+            ("00:05:00", Duration.seconds(300)), ("1.02:03:04.5", .milliseconds(93_784_500)), ("00:01", .seconds(60)),
+            ("24:00:00", nil), ("x", nil), ("00:60:00", nil), ("5", nil),
+        ] as [(String, Duration?)])
     func `time spans are .NET's`(text: String, duration: Duration?) {
         #expect(parseTimeSpan(text) == duration)
     }
@@ -179,7 +234,10 @@ private func load(
         let fixed = RetryPolicy.fixedDelay(count: 2, delay: .seconds(1))
         #expect((1...3).map { fixed.delay(beforeRetry: $0) } == [.seconds(1), .seconds(1), nil])
         let growing = RetryPolicy.exponentialBackoff(count: nil, minimum: .seconds(1), maximum: .seconds(5))
-        #expect((1...5).map { growing.delay(beforeRetry: $0) } == [.seconds(1), .seconds(2), .seconds(4), .seconds(5), .seconds(5)])
+        #expect(
+            (1...5).map { growing.delay(beforeRetry: $0) } == [
+                .seconds(1), .seconds(2), .seconds(4), .seconds(5), .seconds(5),
+            ])
     }
 }
 

@@ -54,9 +54,18 @@ private func status(_ text: String, limits: HeadLimits = HeadLimits()) -> Int? {
     @Test(arguments: [
         ("two Content-Length", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
         ("a list in Content-Length", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 1\r\n\r\n", 400),
-        ("Content-Length and chunked", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        ("chunked and Content-Length", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400),
-        ("chunked twice", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (
+            "Content-Length and chunked",
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400
+        ),
+        (
+            "chunked and Content-Length",
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400
+        ),
+        (
+            "chunked twice",
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400
+        ),
         ("another coding", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         ("chunked with a tab", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \u{B}chunked\r\n\r\n", 400),
         ("chunked in 1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
@@ -76,7 +85,8 @@ private func status(_ text: String, limits: HeadLimits = HeadLimits()) -> Int? {
         ("HTTP/2", "GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505), ("HTTP/1.2", "GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505),
         ("no version", "GET /\r\n\r\n", 400), ("two spaces", "GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         ("a tab in the request line", "GET\t/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
-        ("a relative target", "GET x HTTP/1.1\r\nHost: h\r\n\r\n", 400), ("a fragment", "GET /#a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        ("a relative target", "GET x HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        ("a fragment", "GET /#a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         ("raw UTF-8 in the target", "GET /é HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         ("CONNECT", "CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         ("an unknown expectation", "POST / HTTP/1.1\r\nHost: h\r\nExpect: miracles\r\n\r\n", 417),
@@ -131,7 +141,9 @@ private func status(_ text: String, limits: HeadLimits = HeadLimits()) -> Int? {
 }
 
 @Suite struct ChunkedDecoderTests {
-    private func decode(_ text: String, limit: Int = 1000, step: Int = .max) -> (body: String, progress: ChunkedDecoder.Progress, rest: Int) {
+    private func decode(_ text: String, limit: Int = 1000, step: Int = .max) -> (
+        body: String, progress: ChunkedDecoder.Progress, rest: Int
+    ) {
         var decoder = ChunkedDecoder(bodyLimit: limit)
         var body: [UInt8] = []
         let bytes = Array(text.utf8)
@@ -155,7 +167,8 @@ private func status(_ text: String, limits: HeadLimits = HeadLimits()) -> Int? {
     }
 
     @Test(arguments: [
-        "g\r\n", "\r\n", "5\nhello", "5\r\nhelloX", "5\r\nhello\rX", "FFFFFFFFFFFFFFFF\r\n", "0\r\nX\u{0}\r\n\r\n", "0\r\n\rX",
+        "g\r\n", "\r\n", "5\nhello", "5\r\nhelloX", "5\r\nhello\rX", "FFFFFFFFFFFFFFFF\r\n", "0\r\nX\u{0}\r\n\r\n",
+        "0\r\n\rX",
         "1 \r\na\r\n", "-1\r\n", "0x1\r\na\r\n",
     ])
     func `what is not chunked coding is refused`(text: String) {
@@ -222,7 +235,8 @@ private func status(_ text: String, limits: HeadLimits = HeadLimits()) -> Int? {
         HTTPResponse.text(404, "no").appendHead(to: &bytes, date: Array("D".utf8), keepsAlive: false, minorVersion: 1)
         #expect(
             String(decoding: bytes, as: UTF8.self)
-                == "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\nDate: D\r\nConnection: close\r\n\r\n")
+                == "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\nDate: D\r\nConnection: close\r\n\r\n"
+        )
         bytes = []
         HTTPResponse(status: 204).appendHead(to: &bytes, date: Array("D".utf8), keepsAlive: true, minorVersion: 1)
         #expect(!String(decoding: bytes, as: UTF8.self).contains("Content-Length"))

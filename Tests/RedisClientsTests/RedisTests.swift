@@ -10,11 +10,13 @@ import Testing
         #expect(address.usesTLS)
     }
 
-    @Test(arguments: [
-        ("localhost", "localhost", 6379, nil, nil, 0), ("redis://h", "h", 6379, nil, nil, 0),
-        ("redis://:pw@h:7000/3", "h", 7000, nil, "pw", 3), ("redis://u:p@w@h", "h", 6379, "u", "p@w", 0),
-        ("h:1,user=u,password=p,defaultDatabase=2", "h", 1, "u", "p", 2), ("redis://[::1]:6400", "::1", 6400, nil, nil, 0),
-    ] as [(String, String, Int, String?, String?, Int)])
+    @Test(
+        arguments: [
+            ("localhost", "localhost", 6379, nil, nil, 0), ("redis://h", "h", 6379, nil, nil, 0),
+            ("redis://:pw@h:7000/3", "h", 7000, nil, "pw", 3), ("redis://u:p@w@h", "h", 6379, "u", "p@w", 0),
+            ("h:1,user=u,password=p,defaultDatabase=2", "h", 1, "u", "p", 2),
+            ("redis://[::1]:6400", "::1", 6400, nil, nil, 0),
+        ] as [(String, String, Int, String?, String?, Int)])
     func `hosts, ports and credentials are found`(
         text: String, host: String, port: Int, user: String?, password: String?, database: Int
     ) throws {
@@ -32,13 +34,16 @@ import Testing
         #expect(try RedisAddress("rediss://h").usesTLS)
     }
 
-    @Test(arguments: ["", "password=x", "h:99999", "h:x", "http://h", "redis://h/x", "h,pasword=x", "h,defaultDatabase=x"])
+    @Test(arguments: [
+        "", "password=x", "h:99999", "h:x", "http://h", "redis://h/x", "h,pasword=x", "h,defaultDatabase=x",
+    ])
     func `what is no address is refused`(text: String) {
         #expect(throws: RedisError.self) { try RedisAddress(text) }
     }
 
     @Test func `a misspelt option names the right one, and no secret is shown`() throws {
-        #expect(#expect(throws: RedisError.self) { try RedisAddress("h,pasword=x") }?.remedy == "did you mean 'password'?")
+        #expect(
+            #expect(throws: RedisError.self) { try RedisAddress("h,pasword=x") }?.remedy == "did you mean 'password'?")
         #expect(try !RedisAddress("redis://u:secret@h").description.contains("secret"))
     }
 }

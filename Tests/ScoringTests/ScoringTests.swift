@@ -129,17 +129,20 @@ private func invocation(_ body: String, headers: String = "") -> Invocation {
     var head: RequestHead?
     if case .complete(let parsed, _) = RequestParser.parse(bytes.span) { head = parsed }
     return Invocation(
-        id: InvocationID(from: &random), functionName: "F", event: TriggerEvent(trigger: "http", body: Array(body.utf8), head: head),
+        id: InvocationID(from: &random), functionName: "F",
+        event: TriggerEvent(trigger: "http", body: Array(body.utf8), head: head),
         stages: StageTimes(entering: .bind, at: 0))
 }
 
 @EventLoop
 private func pipeline(_ scorer: any Scorer, usesCache: Bool? = nil) -> ScoringPipeline {
     let limits = InferenceCacheLimits(
-        timeToLive: .seconds(60), entryCount: 10, memoryByteCount: 1 << 20, entryByteCount: 1000, redisTimeout: .milliseconds(5),
+        timeToLive: .seconds(60), entryCount: 10, memoryByteCount: 1 << 20, entryByteCount: 1000,
+        redisTimeout: .milliseconds(5),
         keyPrefix: "t:")
     return ScoringPipeline(
-        scorer: scorer, cache: InferenceCache(limits: limits, redis: nil, log: .discarding), usesCache: usesCache, functionName: "F")
+        scorer: scorer, cache: InferenceCache(limits: limits, redis: nil, log: .discarding), usesCache: usesCache,
+        functionName: "F")
 }
 
 @Suite struct ScoringPipelineTests {

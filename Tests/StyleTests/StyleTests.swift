@@ -23,12 +23,16 @@ struct SourceFile {
 enum Rules {
     /// The layer of each module; a module imports only from lower layers.
     static let layers: [String: Int] = [
-        "CUV": 0, "CHiredis": 0, "CCurl": 0, "COpenSSL": 0, "CYAML": 0, "JSONText": 0, "HTTPMessages": 0, "Diagnostics": 1,
-        "EventLoops": 2, "Invocations": 3, "HTTPServers": 3, "HTTPClients": 3, "RedisClients": 3, "ConfigurationFiles": 3,
-        "FunctionApps": 4, "Bundles": 4, "Workers": 5, "Scoring": 6, "Triggers": 6, "Bindings": 6, "Hosting": 7, "andiron": 8,
+        "CUV": 0, "CHiredis": 0, "CCurl": 0, "COpenSSL": 0, "CYAML": 0, "JSONText": 0, "HTTPMessages": 0,
+        "Diagnostics": 1,
+        "EventLoops": 2, "Invocations": 3, "HTTPServers": 3, "HTTPClients": 3, "RedisClients": 3,
+        "ConfigurationFiles": 3,
+        "FunctionApps": 4, "Bundles": 4, "Workers": 5, "Scoring": 6, "Triggers": 6, "Bindings": 6, "Hosting": 7,
+        "andiron": 8,
     ]
     static let owners = [
-        "CUV": "EventLoops", "COpenSSL": "EventLoops", "CHiredis": "RedisClients", "CCurl": "HTTPClients", "CYAML": "Bundles",
+        "CUV": "EventLoops", "COpenSSL": "EventLoops", "CHiredis": "RedisClients", "CCurl": "HTTPClients",
+        "CYAML": "Bundles",
     ]
     static let bannedWords = ["Manager", "Helper", "Util", "Impl", "Abstract", "Common", "Misc", "Extensions"]
 
@@ -87,10 +91,13 @@ enum Rules {
         }
     }
 
-    static var all: [(SourceFile) -> [String]] { [
-        importsDownward, ownsItsC, isShortEnough, isNamedWell, startsWithItsPurpose, hasNoLooseEnds, startsTasksOneWay,
-        justifiesTheUnsafe,
-    ] }
+    static var all: [(SourceFile) -> [String]] {
+        [
+            importsDownward, ownsItsC, isShortEnough, isNamedWell, startsWithItsPurpose, hasNoLooseEnds,
+            startsTasksOneWay,
+            justifiesTheUnsafe,
+        ]
+    }
 }
 
 @Suite struct StyleTests {
@@ -125,7 +132,9 @@ enum Rules {
         return found
     }
 
-    static let sources = files(below: "Sources", ending: ".swift").map { SourceFile(path: $0, text: read(root + "/" + $0)) }
+    static let sources = files(below: "Sources", ending: ".swift").map {
+        SourceFile(path: $0, text: read(root + "/" + $0))
+    }
 
     @Test func `the sources keep the rules`() {
         #expect(Self.sources.count > 60)
@@ -144,7 +153,8 @@ enum Rules {
         #expect(!Rules.hasNoLooseEnds(plant("Sources/Hosting/X.swift", "let a = try! b()")).isEmpty)
         #expect(!Rules.startsTasksOneWay(plant("Sources/Hosting/X.swift", "    Task { await x() }")).isEmpty)
         #expect(Rules.startsTasksOneWay(plant("Sources/Hosting/X.swift", "    loopTask { await x() }")).isEmpty)
-        #expect(!Rules.justifiesTheUnsafe(plant("Sources/Hosting/X.swift", "final class A: @unchecked Sendable {")).isEmpty)
+        #expect(
+            !Rules.justifiesTheUnsafe(plant("Sources/Hosting/X.swift", "final class A: @unchecked Sendable {")).isEmpty)
     }
 
     @Test func `every error code has a section in the reference, and none is there for nothing`() {
@@ -152,7 +162,10 @@ enum Rules {
         let bracketed = /error\[(AN\d{4})\]/
         let python = Self.read(Self.root + "/Sources/Workers/Python/andiron_worker.py")
         let texts = Self.sources.map(\.text) + [python]
-        let used = Set(texts.flatMap { text in text.matches(of: pattern).map { String($0.1) } + text.matches(of: bracketed).map { String($0.1) } })
+        let used = Set(
+            texts.flatMap { text in
+                text.matches(of: pattern).map { String($0.1) } + text.matches(of: bracketed).map { String($0.1) }
+            })
         let page = Self.read(Self.root + "/docs/reference/errors.md")
         let documented = Set(page.matches(of: /(?m)^## (AN\d{4})/.anchorsMatchLineEndings()).map { String($0.1) })
         #expect(used.subtracting(documented).sorted() == [])

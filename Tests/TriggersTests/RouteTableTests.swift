@@ -13,7 +13,8 @@ private func head(_ method: String, _ path: String) -> RequestHead? {
 
 @Suite struct RouteTableTests {
     private func table(_ routes: [(String, [String]?)]) throws -> RouteTable {
-        RouteTable(try routes.enumerated().map { Route(function: $0, template: try RouteTemplate($1.0), methods: $1.1) })
+        RouteTable(
+            try routes.enumerated().map { Route(function: $0, template: try RouteTemplate($1.0), methods: $1.1) })
     }
 
     private func find(_ table: RouteTable, _ method: String, _ path: String) throws -> Int? {

@@ -6,10 +6,13 @@ private func frame(_ kind: UInt8, _ request: UInt32, _ payload: [UInt8]) -> [UIn
     little(UInt32(payload.count + 5)) + [kind] + little(request) + payload
 }
 
-private func little(_ value: some FixedWidthInteger) -> [UInt8] { withUnsafeBytes(of: value.littleEndian) { Array($0) } }
+private func little(_ value: some FixedWidthInteger) -> [UInt8] {
+    withUnsafeBytes(of: value.littleEndian) { Array($0) }
+}
 
 private func result(status: UInt16, body: String) -> [UInt8] {
-    little(status) + [1] + little(UInt64(77)) + little(UInt16(2)) + little(UInt32(6)) + little(UInt32(3)) + Array("tt".utf8) + Array("X: y\r\n".utf8) + Array("{ }".utf8)
+    little(status) + [1] + little(UInt64(77)) + little(UInt16(2)) + little(UInt32(6)) + little(UInt32(3))
+        + Array("tt".utf8) + Array("X: y\r\n".utf8) + Array("{ }".utf8)
         + Array(body.utf8)
 }
 
@@ -53,14 +56,17 @@ private func result(status: UInt16, body: String) -> [UInt8] {
             + frame(18, 5, result(status: 200, body: "[7]")) + frame(18, 6, result(status: 500, body: ""))
         #expect(
             try read(bytes, step: step) == [
-                "phase import", "ready 2", "log 5 Warning hm", "result 5 200 true 77 tt 6 3 [7]", "result 6 500 true 77 tt 6 3 ",
+                "phase import", "ready 2", "log 5 Warning hm", "result 5 200 true 77 tt 6 3 [7]",
+                "result 6 500 true 77 tt 6 3 ",
             ])
     }
 
     @Test(arguments: [
         frame(1, 0, []), frame(99, 0, []), little(UInt32(4)) + [18, 0, 0, 0, 0], little(UInt32.max) + [18, 0, 0, 0, 0],
         frame(18, 1, [0, 0, 0]), Array("Hello from a stray print\n".utf8),
-        frame(18, 1, little(UInt16(200)) + [0] + little(UInt64(0)) + little(UInt16(500)) + little(UInt32(0)) + little(UInt32(0))),
+        frame(
+            18, 1,
+            little(UInt16(200)) + [0] + little(UInt64(0)) + little(UInt16(500)) + little(UInt32(0)) + little(UInt32(0))),
     ])
     func `what is no frame is refused`(bytes: [UInt8]) {
         #expect(throws: WorkerFrameError.self) { try read(bytes, step: 4) }

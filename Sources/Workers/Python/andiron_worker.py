@@ -29,6 +29,9 @@ READY, INIT_FAILED, RESULT, LOG, PHASE = 16, 17, 18, 19, 20
 
 FRAME = struct.Struct("<IBI")  # length of all that follows the length, kind, request id
 RESULT_HEAD = struct.Struct("<HBQHII")  # status, flags, run ns, lengths: content type, headers, failure
+JSON_TYPE = b"application/json"
+RESULT_FRAME = struct.Struct("<IBIHBQHII")  # both of the above, for the usual answer
+RESULT_FRAME_EXTRA = 5 + RESULT_HEAD.size + len(JSON_TYPE)  # what the frame's length counts beside the body
 RUN_FAILED = 1
 READ_SIZE = 1 << 18
 FLUSH_BYTES = 1 << 18
@@ -40,6 +43,8 @@ SCRIPT_ERROR = "An unexpected error occurred in scoring script. Check the logs f
 INTERNAL_ERROR = "An unexpected internal error occurred. Check the logs for more info."
 
 clock = time.perf_counter_ns
+encode_json = json.JSONEncoder().encode  # what json.dumps() does, without looking at its options each time
+is_forked_child = False  # set in a process that user code forked
 
 
 class Channel:
@@ -52,7 +57,7 @@ class Channel:
         self.size = 0
         self.flushed = clock()
         self.request = 0
-        self.pid = os.getpid()
+        self.has_text = False  # some stream holds an unfinished line
 
     def send(self, kind, request, *parts):
         length = 5 + sum(map(len, parts))
@@ -86,8 +91,9 @@ class LogStream(io.TextIOBase):
         return True
 
     def write(self, text):
-        if os.getpid() != self.channel.pid:
+        if is_forked_child:
             return len(text)  # a forked child has no log
+        self.channel.has_text = True
         self.line += text
         if "\n" in self.line:
             *lines, self.line = self.line.split("\n")
@@ -456,36 +462,53 @@ class Server:
             kind = value.headers.get("Content-Type", "")
             return value.status_code, failed, elapsed, kind, "".join(lines), None, value.get_data()
         try:
-            body = b"{}" if value is None else json.dumps(value).encode()
+            body = b"{}" if value is None else encode_json(value).encode()
         except (TypeError, ValueError) as error:
-            failure = {
-                "code": "AN4005",
-                "message": f"run() returned a value that is not JSON: {error}",
-                "remedy": "return lists, dicts, numbers and strings; for an array use .tolist()",
-            }
-            return 500, False, elapsed, "application/json", "", failure, message(INTERNAL_ERROR)
+            return self.not_json(error)
         return 200, False, elapsed, "application/json", "", None, body
 
     def handle(self, kind, request, payload):
-        channel = self.channel
-        channel.request = self.running[0] = request
+        self.channel.request = self.running[0] = request
         start = clock()
         try:
             outcome = self.call(kind, payload)
-        except BadRequest as error:
-            outcome = error.status, False, 0, "application/json", "", None, message(str(error))
         except BaseException as error:  # SystemExit and KeyboardInterrupt must not end the worker
-            if isinstance(error, SystemExit):
-                text = f"the entry script called sys.exit({error.code!r}) in run()"
-            else:
-                text = describe(error)
-            failure = {"code": "AN4004", "message": text, "traceback": user_traceback(error)}
-            outcome = 500, True, clock() - start, "application/json", "", failure, message(SCRIPT_ERROR)
-        if os.getpid() != channel.pid:
+            outcome = self.failed(error, payload, start)
+        self.finish(request, outcome)
+
+    def failed(self, error, payload, start):
+        """The outcome of an exception, the user's or ours."""
+        if isinstance(error, BadRequest):
+            return error.status, False, 0, "application/json", "", None, message(str(error))
+        if isinstance(error, UnicodeDecodeError) and error.object == payload:
+            text = f"Input cannot be decoded as UTF-8: {error}"
+            return 400, False, 0, "application/json", "", None, message(text)
+        if isinstance(error, (TypeError, ValueError)) and error.__traceback__.tb_next is not None:
+            # Raised below json's encoder, not below run(): the result is not JSON.
+            frame = error.__traceback__.tb_next.tb_frame
+            if frame.f_code is json.JSONEncoder.encode.__code__:
+                return self.not_json(error)
+        if isinstance(error, SystemExit):
+            text = f"the entry script called sys.exit({error.code!r}) in run()"
+        else:
+            text = describe(error)
+        failure = {"code": "AN4004", "message": text, "traceback": user_traceback(error)}
+        return 500, True, clock() - start, "application/json", "", failure, message(SCRIPT_ERROR)
+
+    @staticmethod
+    def not_json(error):
+        failure = {
+            "code": "AN4005",
+            "message": f"run() returned a value that is not JSON: {error}",
+            "remedy": "return lists, dicts, numbers and strings; for an array use .tolist()",
+        }
+        return 500, False, 0, "application/json", "", failure, message(INTERNAL_ERROR)
+
+    def finish(self, request, outcome):
+        channel = self.channel
+        if is_forked_child:
             os._exit(0)  # run() forked and this is the child: the parent answers
-        for stream in self.streams:
-            if stream.line or stream.skipped:
-                stream.finish()
+        self.finish_text()
         status, failed, elapsed, content_type, headers, failure, body = outcome
         content_type = content_type.encode("latin-1", "replace")
         headers = headers.encode("latin-1", "replace")
@@ -498,7 +521,44 @@ class Server:
         if clock() - channel.flushed > FLUSH_NANOSECONDS:
             channel.flush()
 
+    def finish_text(self):
+        if self.channel.has_text:
+            self.channel.has_text = False
+            for stream in self.streams:
+                if stream.line or stream.skipped:
+                    stream.finish()
+
+    def handle_text(self, kind, request, payload):
+        """The usual case, text in and JSON out, in as few steps as there are; all else goes to handle()."""
+        channel = self.channel
+        if kind != INVOKE:
+            return self.handle(kind, request, payload)
+        channel.request = self.running[0] = request
+        start = clock()
+        try:
+            value = self.run(payload.decode())
+            elapsed = clock() - start
+            body = encode_json(value).encode() if value is not None else b"{}"
+        except BaseException as error:
+            if is_forked_child:
+                os._exit(0)
+            return self.finish(request, self.failed(error, payload, start))
+        if is_forked_child:
+            os._exit(0)
+        if channel.has_text:
+            self.finish_text()
+        channel.out.append(
+            RESULT_FRAME.pack(RESULT_FRAME_EXTRA + len(body), RESULT, request, 200, 0, elapsed, 16, 0, 0) + JSON_TYPE + body
+        )
+        channel.size += len(body) + 64
+        channel.request = 0
+        if clock() - channel.flushed > FLUSH_NANOSECONDS or channel.size > FLUSH_BYTES:
+            channel.flush()
+
     def serve(self):
+        is_plain = self.script.mode == "text" and not self.script.wants_headers and "flask" not in sys.modules
+        self.run = self.script.run
+        handle = self.handle_text if is_plain else self.handle
         buffer = bytearray(READ_SIZE)
         view = memoryview(buffer)
         start = end = 0
@@ -517,7 +577,7 @@ class Server:
                 if kind == STOP:
                     self.channel.flush()
                     return
-                self.handle(kind, request, payload)
+                handle(kind, request, payload)
             if start == end:
                 start = end = 0
             else:
@@ -541,6 +601,8 @@ def die_with_parent():
 
 def forked():
     """In a child that user code forked: it dies with the worker and keeps nothing of the host's."""
+    global is_forked_child
+    is_forked_child = True
     die_with_parent()
     try:
         os.close(3)
@@ -589,7 +651,7 @@ def main():
         done = clock()
         documents = script.swaggers()
     except BaseException as error:
-        if os.getpid() != channel.pid:
+        if is_forked_child:
             os._exit(0)
         if isinstance(error, SystemExit):
             text = f"the entry script called sys.exit({error.code!r}) while starting"
@@ -605,7 +667,7 @@ def main():
         channel.send(INIT_FAILED, 0, json.dumps(details).encode())
         channel.flush()
         os._exit(3)
-    if os.getpid() != channel.pid:
+    if is_forked_child:
         os._exit(0)
     for stream in streams.values():
         stream.finish()

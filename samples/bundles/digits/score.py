@@ -17,7 +17,7 @@ def init():
 
 
 def run(data):
-    pixels = numpy.array(json.loads(data)["data"], dtype=numpy.float32)
+    pixels = numpy.array(json.loads(data)["data"], dtype=numpy.float64)
     probabilities = model.predict_proba(pixels)
     best = probabilities.argmax(axis=1)
     return {

@@ -1,0 +1,48 @@
+// swift-tools-version: 6.2
+// The fuzz targets, a package of their own: libFuzzer brings the main function. Run by Tests/Fuzz/run.
+import PackageDescription
+
+let fuzzed: [SwiftSetting] = [.unsafeFlags(["-sanitize=fuzzer,address", "-parse-as-library"])]
+let link: [LinkerSetting] = [.unsafeFlags(["-sanitize=fuzzer,address", "-use-ld=lld"])]
+let sources = "../../Sources/"
+
+/// The parsers are compiled here with coverage, from the same files.
+let package = Package(
+    name: "fuzz",
+    targets: [
+        .systemLibrary(name: "CHTTPParser"),
+        .systemLibrary(name: "CFuzzer"),
+        .systemLibrary(name: "CUV", path: "Sources/CUV"),
+        .systemLibrary(name: "COpenSSL", path: "Sources/COpenSSL"),
+        .target(name: "JSONText", path: "Sources/JSONText", swiftSettings: fuzzed),
+        .target(name: "HTTPMessages", path: "Sources/HTTPMessages", swiftSettings: fuzzed),
+        .target(name: "Diagnostics", dependencies: ["JSONText"], path: "Sources/Diagnostics"),
+        .target(name: "EventLoops", dependencies: ["CUV", "COpenSSL", "Diagnostics"], path: "Sources/EventLoops"),
+        .target(
+            name: "Invocations", dependencies: ["EventLoops", "Diagnostics", "JSONText", "HTTPMessages"],
+            path: "Sources/Invocations"),
+        .target(
+            name: "ConfigurationFiles", dependencies: ["JSONText", "Diagnostics", "EventLoops"],
+            path: "Sources/ConfigurationFiles", swiftSettings: fuzzed),
+        .target(
+            name: "FunctionApps",
+            dependencies: ["ConfigurationFiles", "Invocations", "JSONText", "Diagnostics", "EventLoops"],
+            path: "Sources/FunctionApps", swiftSettings: fuzzed),
+        .target(
+            name: "WorkerFrames", dependencies: ["Diagnostics", "HTTPMessages"], path: "Sources/WorkerFrames",
+            swiftSettings: fuzzed),
+        .executableTarget(
+            name: "http", dependencies: ["CFuzzer", "HTTPMessages", "CHTTPParser"], swiftSettings: fuzzed,
+            linkerSettings: link),
+        .executableTarget(
+            name: "chunked", dependencies: ["CFuzzer", "HTTPMessages"], swiftSettings: fuzzed, linkerSettings: link),
+        .executableTarget(
+            name: "configuration", dependencies: ["CFuzzer", "FunctionApps", "ConfigurationFiles", "JSONText"],
+            swiftSettings: fuzzed, linkerSettings: link),
+        .executableTarget(
+            name: "route", dependencies: ["CFuzzer", "FunctionApps"], swiftSettings: fuzzed, linkerSettings: link),
+        .executableTarget(
+            name: "frames", dependencies: ["CFuzzer", "WorkerFrames"], swiftSettings: fuzzed, linkerSettings: link),
+    ],
+    swiftLanguageModes: [.v6]
+)

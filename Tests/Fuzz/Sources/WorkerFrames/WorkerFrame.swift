@@ -1,0 +1,1 @@
+../../../../Sources/Workers/WorkerFrame.swift
