@@ -1,18 +1,25 @@
-/// A value that is there already, or that has to be waited for.
+/// A value that is there already, or that comes later.
 ///
-/// Most requests are answered without waiting for anything. They take this way without a task, a
-/// continuation or a switch of executors (docs/decisions/004-answers-now-or-later.md).
+/// Most requests are answered without waiting for anything, and most others wait once, for a worker. They
+/// take this way without a task, a continuation or a switch of executors
+/// (docs/decisions/004-answers-now-or-later.md).
 @EventLoop
 public enum Eventual<Value> {
     case now(Value)
-    case later(@EventLoop () async -> Value)
+    /// Calls the closure it is given once, with the value, on the loop.
+    case later(@EventLoop (@escaping @EventLoop (Value) -> Void) -> Void)
+
+    /// The value of an async closure, which runs in a root task when the value is wanted.
+    public static func awaiting(_ body: @escaping @EventLoop () async -> Value) -> Eventual {
+        .later { done in loopTask { done(await body()) } }
+    }
 
     /// The value after `transform`, still now or later.
     @inline(__always)
     public func map<Other>(_ transform: @escaping @EventLoop (Value) -> Other) -> Eventual<Other> {
         switch self {
         case .now(let value): .now(transform(value))
-        case .later(let wait): .later { transform(await wait()) }
+        case .later(let wait): .later { done in wait { value in done(transform(value)) } }
         }
     }
 
@@ -20,7 +27,15 @@ public enum Eventual<Value> {
     public func value() async -> Value {
         switch self {
         case .now(let value): value
-        case .later(let wait): await wait()
+        case .later(let wait):
+            await withUnsafeContinuation { (continuation: UnsafeContinuation<Unshared, Never>) in
+                wait { continuation.resume(returning: Unshared(value: $0)) }
+            }.value
         }
+    }
+
+    // SAFETY: the value is handed from the loop to the loop.
+    private struct Unshared: @unchecked Sendable {
+        let value: Value
     }
 }

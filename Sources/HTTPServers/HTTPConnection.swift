@@ -29,9 +29,10 @@ final class HTTPConnection: ByteStreamReader {
     private var isPaused = false
     private var isParting = false
     private var hasEnded = false
-    private var task: Task<Void, Never>?
+    private var hasClosed = false
 
     private static let lingerSeconds = 2
+    private static let headBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 16384, alignment: 16)
 
     init(stream: ByteStream, listener: HTTPListener) {
         self.stream = stream
@@ -51,9 +52,10 @@ final class HTTPConnection: ByteStreamReader {
 
     // MARK: Reading
 
-    /// A body of known length is read straight into its own memory.
+    /// A body of known length is read straight into its own memory. Heads come into a small buffer, so that
+    /// little of a body that follows has to be copied.
     func streamReadDestination() -> UnsafeMutableRawBufferPointer? {
-        guard case .body(_, let filled) = state else { return nil }
+        guard case .body(_, let filled) = state else { return Self.headBuffer }
         return body.withUnsafeMutableBytes { memory in
             // SAFETY: libuv fills the memory before anything else can touch the array.
             UnsafeMutableRawBufferPointer(rebasing: memory[filled...])
@@ -205,14 +207,12 @@ final class HTTPConnection: ByteStreamReader {
         deadline = .max
         switch listener.responder.respond(to: request) {
         case .now(let response): complete(response, head)
-        case .later(let wait):
-            task = loopTask { [self] in complete(await wait(), head) }
+        case .later(let wait): wait { [self] response in complete(response, head) }
         }
     }
 
     private func complete(_ response: HTTPResponse, _ head: RequestHead) {
         guard case .responding = state else { return }
-        task = nil
         let keepsAlive = head.keepsAlive && !listener.isDraining && !(hasEnded && pending.isEmpty)
         let sendsBody = response.allowsBody && !head.isMethod("HEAD")
         stream.output {
@@ -313,8 +313,8 @@ final class HTTPConnection: ByteStreamReader {
     }
 
     func close() {
-        task?.cancel()
-        task = nil
+        guard !hasClosed else { return }
+        hasClosed = true
         state = .closed
         stream.close()
         listener.closed(self)

@@ -17,7 +17,7 @@ public struct HTTPRequest: Sendable {
     }
 }
 
-/// Answers requests. What is answered later runs in a task that is cancelled when the connection fails.
+/// Answers requests, now or later. An answer that comes after the connection has failed is dropped.
 @EventLoop
 public protocol HTTPResponder: AnyObject {
     func respond(to request: HTTPRequest) -> Eventual<HTTPResponse>

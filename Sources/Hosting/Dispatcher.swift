@@ -36,7 +36,7 @@ public final class Dispatcher: InvocationDispatching {
         guard let policy = runtime.metadata.retry else {
             return first.map { [self] outcome in finish(invocation, outcome, runtime) }
         }
-        return .later { [self] in
+        return .awaiting { [self] in
             var outcome = await first.value()
             var retry = 1
             while outcome.failure?.fault == .user, let delay = policy.delay(beforeRetry: retry) {

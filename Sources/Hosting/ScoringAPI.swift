@@ -22,7 +22,7 @@ final class ScoringAPI {
     func respond(to request: HTTPRequest) -> Eventual<HTTPResponse>? {
         switch String(decoding: request.head.path, as: UTF8.self) {
         case "/score": score(request)
-        case "/swagger.json": .later { [self] in await swagger(request) ?? HTTPResponse(status: 404) }
+        case "/swagger.json": .awaiting { [self] in await swagger(request) ?? HTTPResponse(status: 404) }
         default: nil
         }
     }

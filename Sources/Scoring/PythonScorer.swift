@@ -140,14 +140,14 @@ public final class PythonScorer: Scorer {
                 return .now(.completed(refusal))
             }
             let input = input(invocation.event, report)
-            return .later { [self] in
-                switch await pool.answer(invocation.id, input) {
+            return pool.answer(invocation.id, input).map { [self] result in
+                switch result {
                 case .success(let answer): .completed(response(answer, invocation))
                 case .failure(let failure): .failed(failure)
                 }
             }
         }
-        return .later { [self] in
+        return .awaiting { [self] in
             do throws(InvocationFailure) {
                 return .completed(try await run(invocation))
             } catch {
@@ -164,7 +164,7 @@ public final class PythonScorer: Scorer {
         if isCold { invocation.coldStart = pool.coldStart.phases }
         let event = invocation.event
         if report.mode == "schema", let refusal = refusedContentType(event.head) { return refusal }
-        return response(try await pool.answer(invocation.id, input(event, report)).get(), invocation)
+        return response(try await pool.answer(invocation.id, input(event, report)).value().get(), invocation)
     }
 
     private func response(_ answer: WorkerAnswer, _ invocation: Invocation) -> ScoringResponse {

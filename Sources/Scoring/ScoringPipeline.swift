@@ -29,7 +29,7 @@ public final class ScoringPipeline {
         guard let cache else { return scorer.score(invocation) }
         invocation.enter(.cacheLookup)
         if let identity = scorer.identity { return lookUp(invocation, cache, identity) }
-        return .later { [self] in
+        return .awaiting { [self] in
             do throws(InvocationFailure) {
                 let identity = try await scorer.prepare(invocation)
                 return await lookUp(invocation, cache, identity).value()
@@ -58,7 +58,7 @@ public final class ScoringPipeline {
                 return .now(hit(invocation, cache, result))
             }
         }
-        return .later { [self, key] in await compute(invocation, cache, key: key, exact: exact) }
+        return .awaiting { [self, key] in await compute(invocation, cache, key: key, exact: exact) }
     }
 
     private func compute(

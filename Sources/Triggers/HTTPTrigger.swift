@@ -89,7 +89,7 @@ public final class HTTPTrigger {
         guard let throttle else {
             return dispatcher.dispatch(invocation).map { outcome in .ran(invocation, outcome) }
         }
-        return .later { [dispatcher] in
+        return .awaiting { [dispatcher] in
             guard await throttle.enter() else {
                 var response = HTTPResponse(status: 429)
                 response.fields.add("X-FUNCTION-SCALEOUT", "1")

@@ -1,4 +1,5 @@
 /// One call of run() on its way to a worker and back.
+internal import EventLoops
 internal import Diagnostics
 internal import HTTPMessages
 internal import Invocations
@@ -77,7 +78,8 @@ public struct WorkerAnswer: Sendable {
 final class PendingCall {
     let id: InvocationID
     let input: WorkerInput
-    let continuation: UnsafeContinuation<Result<WorkerAnswer, InvocationFailure>, Never>
+    /// Called once, with what became of it.
+    let done: @EventLoop (Result<WorkerAnswer, InvocationFailure>) -> Void
     /// Whether it came before any worker was ready.
     let waitedForStart: Bool
     /// How often a dead worker has given it back unstarted.
@@ -85,11 +87,11 @@ final class PendingCall {
 
     init(
         id: InvocationID, input: WorkerInput, waitedForStart: Bool,
-        continuation: UnsafeContinuation<Result<WorkerAnswer, InvocationFailure>, Never>
+        done: @escaping @EventLoop (Result<WorkerAnswer, InvocationFailure>) -> Void
     ) {
         self.id = id
         self.input = input
         self.waitedForStart = waitedForStart
-        self.continuation = continuation
+        self.done = done
     }
 }

@@ -124,20 +124,20 @@ public final class WorkerPool: WorkerProcessOwner {
     // MARK: Calling
 
     /// Calls run() on a worker, waiting for one when all are busy or none is up yet.
-    public func answer(_ id: InvocationID, _ input: WorkerInput) async -> Result<WorkerAnswer, InvocationFailure> {
-        guard !isStopping else { return .failure(WorkerFailure.stopping()) }
+    public func answer(_ id: InvocationID, _ input: WorkerInput) -> Eventual<Result<WorkerAnswer, InvocationFailure>> {
+        guard !isStopping else { return .now(.failure(WorkerFailure.stopping())) }
         if let startFailure {
             let elapsed = monotonicNanoseconds() - lastStart
             if isStarting || elapsed < WorkerPoolSettings.retryStartAfter.wholeNanoseconds {
-                return .failure(startFailure)
+                return .now(.failure(startFailure))
             }
             start()
         }
         guard queue.count < WorkerPoolSettings.queueLimit else {
-            return .failure(WorkerFailure.queueFull(WorkerPoolSettings.queueLimit))
+            return .now(.failure(WorkerFailure.queueFull(WorkerPoolSettings.queueLimit)))
         }
-        return await withUnsafeContinuation { continuation in
-            let call = PendingCall(id: id, input: input, waitedForStart: report == nil, continuation: continuation)
+        return .later { [self] done in
+            let call = PendingCall(id: id, input: input, waitedForStart: report == nil, done: done)
             if queue.isEmpty, let worker = idlest() { send(call, to: worker) } else { queue.append(call) }
         }
     }
@@ -248,7 +248,7 @@ public final class WorkerPool: WorkerProcessOwner {
         settle()
         let waiting = queue
         queue = []
-        for call in waiting { call.continuation.resume(returning: .failure(failure)) }
+        for call in waiting { call.done(.failure(failure)) }
     }
 
     private func settle() {
@@ -289,8 +289,8 @@ public final class WorkerPool: WorkerProcessOwner {
 
     func worker(_ worker: WorkerProcess, finished call: PendingCall, _ result: WorkerResult) {
         failuresInARow = 0
-        call.continuation.resume(
-            returning: .success(WorkerAnswer(result: result, coldStart: call.waitedForStart ? coldStart : nil)))
+        call.done(
+            .success(WorkerAnswer(result: result, coldStart: call.waitedForStart ? coldStart : nil)))
         sendQueued()
         if quiet != nil { checkQuiet() }
     }
@@ -312,12 +312,12 @@ public final class WorkerPool: WorkerProcessOwner {
         let reason = worker.reasonForEnd
         let (begun, untouched) = worker.abandonedCalls()
         let crash = reason ?? WorkerFailure.crashed(exit, lastLines: worker.lastLines, mayHaveRun: true)
-        for call in begun { call.continuation.resume(returning: .failure(crash)) }
+        for call in begun { call.done(.failure(crash)) }
         for call in untouched.reversed() {
             call.returns += 1
             if call.returns > WorkerPoolSettings.returnLimit {
                 let failure = reason ?? WorkerFailure.crashed(exit, lastLines: worker.lastLines, mayHaveRun: false)
-                call.continuation.resume(returning: .failure(failure))
+                call.done(.failure(failure))
             } else {
                 queue.prepend(call)
             }
@@ -387,7 +387,7 @@ public final class WorkerPool: WorkerProcessOwner {
         await quiet.wait()
         isStopping = true
         restartTimer?.stop()
-        for call in queue { call.continuation.resume(returning: .failure(WorkerFailure.stopping())) }
+        for call in queue { call.done(.failure(WorkerFailure.stopping())) }
         queue = []
         settle()
         if workers.isEmpty { emptied.open() }

@@ -115,7 +115,7 @@ private final class CountingScorer: Scorer {
 
     func score(_ invocation: Invocation) -> Eventual<InvocationOutcome> {
         calls += 1
-        return .later { [self] in
+        return .awaiting { [self] in
             await gate.wait()
             return .completed(ScoringResponse(status: status, body: Array("r\(calls)".utf8)))
         }
