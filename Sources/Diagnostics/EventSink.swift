@@ -3,6 +3,12 @@
 /// Receives records.
 public protocol EventSink: Sendable {
     func receive(_ event: HostEvent)
+    /// Asked once for each invocation that went well, before its record is made; a sink may just count it.
+    func wantsSuccess() -> Bool
+}
+
+extension EventSink {
+    public func wantsSuccess() -> Bool { true }
 }
 
 /// Hands each record to every sink that is listening.
@@ -16,6 +22,12 @@ public struct EventLog: Sendable {
 
     public func callAsFunction(_ event: HostEvent) {
         for sink in sinks { sink.receive(event) }
+    }
+
+    /// The record of an invocation that went well, made only for sinks that want it: most do not, under load.
+    @inline(__always)
+    public func success(_ record: () -> InvocationRecord) {
+        for sink in sinks where sink.wantsSuccess() { sink.receive(HostEvent(record())) }
     }
 
     /// A plain log record.

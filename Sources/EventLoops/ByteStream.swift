@@ -64,14 +64,6 @@ public final class ByteStream: TurnEnd {
         return ByteStream(handle: UnsafeMutableRawPointer(pipe))
     }
 
-    /// Takes over a connected socket or pipe descriptor.
-    public static func adopting(descriptor: Int32) throws(SystemError) -> ByteStream {
-        let stream = pipe()
-        let status = uv_pipe_open(stream.handle.assumingMemoryBound(to: uv_pipe_t.self), descriptor)
-        guard status == 0 else { throw SystemError("uv_pipe_open", status) }
-        return stream
-    }
-
     func disableDelay() {
         uv_tcp_nodelay(handle.assumingMemoryBound(to: uv_tcp_t.self), 1)
     }

@@ -52,8 +52,6 @@ public final class HTTPListener {
 
     /// The bound port.
     public var port: Int { listener?.port ?? 0 }
-    /// Open connections.
-    public var connectionCount: Int { connections.count }
 
     func httpDate() -> [UInt8] { timestamp.httpDate() }
 

@@ -37,9 +37,9 @@ final class AdminAPI {
         }
         // A page of another origin, or one that has rebound its name to this machine, must not drive the host.
         guard isLocalName(head.value("host") ?? "") else {
-            return error(
-                403, "AN3002", "the Host header '\(head.value("host") ?? "")' is not this machine's",
-                "use localhost or the bound address")
+            return errorResponse(
+                403, code: "AN3002", "the Host header '\(head.value("host") ?? "")' is not this machine's",
+                remedy: "use localhost or the bound address")
         }
         if host.options.enablesAuth, callerLevel(head, host.keys, function: "") != .admin {
             return HTTPResponse(status: 401)
@@ -58,19 +58,6 @@ final class AdminAPI {
             value.hasPrefix("[") ? String(value.prefix { $0 != "]" }.dropFirst()) : String(value.prefix { $0 != ":" })
         return ["localhost", "127.0.0.1", "::1", host.address].contains(name.lowercased())
             || name.lowercased().hasSuffix(".localhost")
-    }
-
-    private func error(_ status: Int, _ code: String, _ message: String, _ remedy: String? = nil) -> HTTPResponse {
-        .json(
-            status,
-            jsonObject { writer in
-                writer.name("error")
-                writer.beginObject()
-                writer.member("code", code)
-                writer.member("message", message)
-                if let remedy { writer.member("try", remedy) }
-                writer.endObject()
-            })
     }
 
     // MARK: /admin/host
@@ -300,7 +287,7 @@ final class AdminAPI {
     /// Starts the function and answers at once; the outcome is in the log.
     private func invoke(_ runtime: FunctionRuntime, _ body: [UInt8]) -> HTTPResponse {
         guard let input = (try? JSONParser.parse(body))?["input"]?.string else {
-            return error(400, "AN3003", "the body must be {\"input\": \"<string>\"}")
+            return errorResponse(400, code: "AN3003", "the body must be {\"input\": \"<string>\"}")
         }
         guard host.state == .running, host.drainState == .disabled else { return HTTPResponse(status: 503) }
         let id = host.trigger?.newInvocationID() ?? newInvocationID()

@@ -33,15 +33,7 @@ final class AdminKeysAPI {
             if scope == .system, key.lowercased() == "_master" { return try master(request) }
             return try one(scope, key, request)
         } catch {
-            return .json(
-                500,
-                jsonObject { writer in
-                    writer.name("error")
-                    writer.beginObject()
-                    writer.member("code", error.code)
-                    writer.member("message", "the keys cannot be read or written: \(error.message)")
-                    writer.endObject()
-                })
+            return errorResponse(500, code: error.code, "the keys cannot be read or written: \(error.message)")
         }
     }
 

@@ -39,6 +39,10 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
         EventLoop.assumeIsolated { show(event) }
     }
 
+    public func wantsSuccess() -> Bool {
+        format == .json || minimumLevel <= .information && EventLoop.assumeIsolated { !isHeldBack() }
+    }
+
     @EventLoop
     private func show(_ event: HostEvent) {
         if format == .json {
@@ -50,7 +54,6 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
         guard event.level >= minimumLevel else { return }
         switch event.content {
         case .invocationCompleted(let record):
-            if record.succeeded, isHeldBack() { return }
             write(line(record), event.level)
         case .record(let message, let fields): write(line(message, fields), event.level)
         }

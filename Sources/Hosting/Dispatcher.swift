@@ -59,14 +59,11 @@ public final class Dispatcher: InvocationDispatching {
         let failure = outcome.failure
         runtime.metrics.inFlight -= 1
         runtime.metrics.record(invocation.stages, succeeded: failure == nil)
-        let status = failure?.status ?? outcome.response?.status ?? 0
-        log(
-            HostEvent(
-                InvocationRecord(
-                    id: invocation.id, functionName: invocation.functionName, trigger: invocation.event.trigger,
-                    succeeded: failure == nil, status: status, cache: invocation.cache, stages: invocation.stages,
-                    inputByteCount: invocation.event.body.count, outputByteCount: outcome.response?.body.count ?? 0,
-                    failure: failure.map { "\($0.code) \($0.message)" })))
+        if failure == nil {
+            log.success { record(of: invocation, outcome) }
+        } else {
+            log(HostEvent(record(of: invocation, outcome)))
+        }
         if let failure, let detail = failure.detail {
             log.log(
                 .error, detail,
@@ -74,6 +71,16 @@ public final class Dispatcher: InvocationDispatching {
         }
         if inFlight == 0 { quiet?.open() }
         return outcome
+    }
+
+    private func record(of invocation: Invocation, _ outcome: InvocationOutcome) -> InvocationRecord {
+        let failure = outcome.failure
+        return InvocationRecord(
+            id: invocation.id, functionName: invocation.functionName, trigger: invocation.event.trigger,
+            succeeded: failure == nil, status: failure?.status ?? outcome.response?.status ?? 0,
+            cache: invocation.cache,
+            stages: invocation.stages, inputByteCount: invocation.event.body.count,
+            outputByteCount: outcome.response?.body.count ?? 0, failure: failure.map { "\($0.code) \($0.message)" })
     }
 
     /// Waits until nothing is under way.

@@ -39,15 +39,7 @@ final class HostResponder: HTTPResponder {
     }
 
     func refusal(_ error: HTTPParseError) -> HTTPResponse {
-        .json(
-            error.status,
-            jsonObject { writer in
-                writer.name("error")
-                writer.beginObject()
-                writer.member("code", "AN3001")
-                writer.member("message", error.reason)
-                writer.endObject()
-            })
+        errorResponse(error.status, code: "AN3001", error.reason)
     }
 
     private func answer(_ request: HTTPRequest) -> Eventual<HTTPResponse> {

@@ -34,13 +34,14 @@ public final class LogFileSink: EventSink, @unchecked Sendable {
     }
 
     public func receive(_ event: HostEvent) {
-        if case .invocationCompleted(let record) = event.content, record.succeeded, !includesSuccesses { return }
         var line: [UInt8] = []
         event.appendJSONLine(timestamp: timestamp.rfc3339(), to: &line)
         written += line.count
         writer?.append(line)
         if written > Self.fileByteLimit { rotate() }
     }
+
+    public func wantsSuccess() -> Bool { includesSuccesses }
 
     private func rotate() {
         close()

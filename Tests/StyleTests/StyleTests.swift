@@ -178,6 +178,29 @@ enum Rules {
         #expect(missing == [])
     }
 
+    @Test func `every kind of record, setting and option is in the reference`() {
+        let names = { (file: String, pattern: Regex<(Substring, Substring)>) in
+            Set(Self.read(Self.root + "/Sources/" + file).matches(of: pattern).map { String($0.1) })
+        }
+        let events = Self.read(Self.root + "/docs/reference/events.md")
+        let kinds = names("Diagnostics/HostEvent.swift", /case \w+ = "([a-z_]+)"/)
+        #expect(kinds.count > 5)
+        #expect(kinds.filter { !events.contains("`\($0)`") } == [])
+        let page = Self.read(Self.root + "/docs/reference/app-settings.md")
+        let settings = Set(
+            Self.sources.filter { $0.module == "Hosting" }.flatMap { file in
+                file.text.matches(of: /settings\["(\w+)"\]/).map { String($0.1) }
+            })
+        #expect(settings.count > 5)
+        #expect(settings.filter { !page.contains("`\($0)`") } == [])
+        let command = Self.read(Self.root + "/docs/reference/cli.md")
+        let options = names(
+            "andiron/Start.swift", /(?m)^    var ((?!location)\w+)(?:: \w+\??)? ?(?:=|\n)/.anchorsMatchLineEndings())
+        let dashed = options.map { $0.replacing(/[A-Z]/) { "-" + $0.output.lowercased() } }
+        #expect(dashed.count > 10)
+        #expect(dashed.filter { !command.contains("--\($0)") } == [])
+    }
+
     @Test func `every document has one title and its links lead somewhere`() {
         let documents = Self.files(below: "docs", ending: ".md") + ["README.md", "CHANGELOG.md"]
         #expect(documents.count > 10)
