@@ -130,13 +130,15 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
         return value >= 100 ? "\(Int(value.rounded()))" : "\((value * 100).rounded() / 100)"
     }
 
+    /// All lines of a record go out together.
     private func write(_ text: String, _ level: EventLevel) {
         let stamp = timestamp.rfc3339()
+        var bytes: [UInt8] = []
         for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
             let clean = String(line.unicodeScalars.filter { $0.value >= 0x20 || $0 == "\t" })
-            let coloured = usesColor ? color(clean, level) : clean
-            writer.append(Array("[\(stamp)] \(coloured)\n".utf8))
+            bytes += "[\(stamp)] \(usesColor ? color(clean, level) : clean)\n".utf8
         }
+        writer.append(bytes)
     }
 
     private func color(_ text: String, _ level: EventLevel) -> String {

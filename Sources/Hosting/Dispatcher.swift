@@ -34,6 +34,8 @@ public final class Dispatcher: InvocationDispatching {
         runtime.metrics.inFlight += 1
         let first = runtime.pipeline.score(invocation)
         guard let policy = runtime.metadata.retry else {
+            // Without a closure where there is nothing to wait for.
+            if case .now(let outcome) = first { return .now(finish(invocation, outcome, runtime)) }
             return first.map { [self] outcome in finish(invocation, outcome, runtime) }
         }
         return .awaiting { [self] in

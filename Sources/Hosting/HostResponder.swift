@@ -52,11 +52,14 @@ final class HostResponder: HTTPResponder {
         if second != UInt8(ascii: "a"), let response = health.respond(to: request) { return .now(response) }
         if let refusal = unavailable() { return .now(refusal) }
         guard let result = host.trigger?.handle(request) else { return fallback(request).map { [self] in custom($0) } }
-        return result.map { [self] result in
-            switch result {
-            case .ran(let invocation, let outcome): custom(output.response(invocation, outcome))
-            case .refused(let response): response.status == 429 ? response : custom(response)
-            }
+        if case .now(let result) = result { return .now(response(result)) }
+        return result.map { [self] result in response(result) }
+    }
+
+    private func response(_ result: HTTPTriggerResult) -> HTTPResponse {
+        switch result {
+        case .ran(let invocation, let outcome): custom(output.response(invocation, outcome))
+        case .refused(let response): response.status == 429 ? response : custom(response)
         }
     }
 

@@ -87,7 +87,9 @@ public final class HTTPTrigger {
         let invocation = Invocation(
             id: InvocationID(from: &random), functionName: function.metadata.name, event: event, stages: stages)
         guard let throttle else {
-            return dispatcher.dispatch(invocation).map { outcome in .ran(invocation, outcome) }
+            let result = dispatcher.dispatch(invocation)
+            if case .now(let outcome) = result { return .now(.ran(invocation, outcome)) }
+            return result.map { outcome in .ran(invocation, outcome) }
         }
         return .awaiting { [dispatcher] in
             guard await throttle.enter() else {
