@@ -127,31 +127,34 @@ struct ByteCursor {
         count += 1
     }
 
+    @inline(__always)
     mutating func append(_ bytes: [UInt8]) {
-        guard count + bytes.count <= memory.count else { return }
-        for byte in bytes {
-            memory[count] = byte
-            count += 1
+        guard count + bytes.count <= memory.count, let base = memory.baseAddress else { return }
+        bytes.withUnsafeBufferPointer { source in
+            guard let start = source.baseAddress else { return }
+            (base + count).initialize(from: start, count: source.count)
         }
+        count += bytes.count
     }
 
     /// Nanoseconds as milliseconds with six decimals.
+    @inline(__always)
     mutating func append(milliseconds nanoseconds: UInt64) {
-        var digits: InlineArray<24, UInt8> = .init(repeating: 0)
-        var used = 0
-        var rest = nanoseconds
-        repeat {
-            if used == 6 {
-                digits[used] = UInt8(ascii: ".")
-                used += 1
-            }
-            digits[used] = UInt8(truncatingIfNeeded: 48 + rest % 10)
-            used += 1
-            rest /= 10
-        } while rest > 0 || used < 8
-        while used > 0 {
-            used -= 1
-            append(digits[used])
+        let whole = nanoseconds / 1_000_000
+        if whole < 10 {
+            append(UInt8(truncatingIfNeeded: 48 + whole))
+        } else {
+            append(Array("\(whole)".utf8))
         }
+        guard count + 7 <= memory.count, let base = memory.baseAddress else { return }
+        // The guard above is the bounds check of these seven bytes.
+        let decimals = base + count
+        decimals[0] = UInt8(ascii: ".")
+        var rest = UInt32(truncatingIfNeeded: nanoseconds % 1_000_000)
+        for place in (1...6).reversed() {
+            decimals[place] = UInt8(truncatingIfNeeded: 48 + rest % 10)
+            rest /= 10
+        }
+        count += 7
     }
 }
