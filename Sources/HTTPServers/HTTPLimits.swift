@@ -1,7 +1,7 @@
 /// Everything an HTTP connection may take, with its default.
 public import HTTPMessages
 
-/// Limits of a listener; each has a test at it and past it.
+/// Limits of a listener.
 public struct HTTPLimits: Sendable {
     /// Head size, request line size, field count.
     public var head = HeadLimits()

@@ -110,7 +110,7 @@ public final class WorkerPool: WorkerProcessOwner {
         self.log = log
         deadlineTimer = LoopTimer { [unowned self] in self.checkDeadlines() }
         memoryTimer = LoopTimer { [unowned self] in self.checkMemory() }
-        restartTimer = LoopTimer { [unowned self] in self.start() }
+        restartTimer = LoopTimer { [unowned self] in self.spawn() }
     }
 
     public var status: WorkerPoolStatus {
@@ -334,8 +334,7 @@ public final class WorkerPool: WorkerProcessOwner {
                 ?? WorkerFailure.startFailed(
                     "the worker ended with \(exit) before it was ready", remedy: "look at the lines it printed",
                     detail: worker.lastLines.joined(separator: "\n"))
-            if workers.isEmpty { failStart(failure) }
-            return
+            if workers.isEmpty { return failStart(failure) }
         }
         replace()
     }
@@ -349,7 +348,6 @@ public final class WorkerPool: WorkerProcessOwner {
             spawn()
         } else if restartTimer?.isActive == false {
             let pause = min(.milliseconds(250) * (1 << min(failuresInARow - 2, 10)), WorkerPoolSettings.backOffLimit)
-            if workers.isEmpty { restartTimer = LoopTimer { [unowned self] in self.spawn() } }
             restartTimer?.start(after: pause)
         }
     }

@@ -245,6 +245,16 @@ def test_several_processes(app, start):
     until(enough, "all workers in use")
 
 
+def test_the_number_of_workers_is_restored_after_crashes_in_a_row(app, start):
+    app.function("Score", "import os\ndef init(): pass\ndef run(data): os._exit(1)\n")
+    host = start(app, environment={"FUNCTIONS_WORKER_PROCESS_COUNT": "2"})
+    for _ in range(4):
+        # Each crash meets two ready workers, so that the pause after several is what restores the number.
+        until(lambda: "2 workers ready" in host.call("GET", "/readyz?verbose").text, "two workers", deadline=10)
+        assert host.post("/api/Score", "x").status == 500
+    until(lambda: "2 workers ready" in host.call("GET", "/readyz?verbose").text, "two workers again", deadline=10)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_orphan_is_left_when_the_host_dies(app, start, number):
     app.function("Score", "import os, time\ndef init():\n    global child\n    child = os.fork()\n    if child == 0: time.sleep(1000)\ndef run(data):\n    if data == 'hang': time.sleep(1000)\n    return child\n")
