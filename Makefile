@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-DEBIAN_BUILD := libuv1-dev libhiredis-dev libcurl4-openssl-dev libssl-dev libyaml-dev pkg-config python3 python3-venv
+DEBIAN_BUILD := libuv1-dev libhiredis-dev libcurl4-openssl-dev libssl-dev libyaml-dev libsqlite3-dev pkg-config python3 python3-venv
 DEBIAN_TEST := redis-server
 DEBIAN_BENCH := nginx-light wrk
 DEBIAN_FUZZ := libhttp-parser-dev

@@ -27,6 +27,7 @@ let package = Package(
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
+        .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .target(name: "JSONText", swiftSettings: pure),
         .target(name: "HTTPMessages", swiftSettings: pure),
         // Layer 1: how anything tells a person what happened; the loop.
@@ -51,6 +52,8 @@ let package = Package(
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: strict),
+        .target(
+            name: "DurableStores", dependencies: ["CSQLite", "EventLoops", "Diagnostics"], swiftSettings: strict),
         .target(
             name: "ConfigurationFiles", dependencies: ["JSONText", "Diagnostics", "EventLoops"], swiftSettings: strict),
         // Layer 3: what an app, a bundle and a worker are.
@@ -114,6 +117,10 @@ let package = Package(
         .testTarget(name: "DiagnosticsTests", dependencies: ["Diagnostics", "JSONText"], swiftSettings: strict),
         .testTarget(
             name: "EventLoopsTests", dependencies: ["EventLoops", "HostTestSupport"], swiftSettings: strict),
+        .testTarget(name: "InvocationsTests", dependencies: ["Invocations", "JSONText"], swiftSettings: strict),
+        .testTarget(
+            name: "DurableStoresTests", dependencies: ["DurableStores", "EventLoops", "HostTestSupport"],
+            swiftSettings: strict),
         .testTarget(
             name: "FunctionAppsTests",
             dependencies: [

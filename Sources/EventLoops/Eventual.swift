@@ -23,6 +23,15 @@ public enum Eventual<Value> {
         }
     }
 
+    /// Calls `done` with the value, at once when it is there.
+    @inline(__always)
+    public func whenDone(_ done: @escaping @EventLoop (Value) -> Void) {
+        switch self {
+        case .now(let value): done(value)
+        case .later(let wait): wait(done)
+        }
+    }
+
     /// Waits for the value, if it must.
     public func value() async -> Value {
         switch self {

@@ -1,4 +1,5 @@
 /// The path of an invocation: retries, cache, scorer; then its record.
+internal import Bindings
 internal import Diagnostics
 public import EventLoops
 public import Invocations
@@ -32,10 +33,17 @@ public final class Dispatcher: InvocationDispatching {
         }
         inFlight += 1
         runtime.metrics.inFlight += 1
-        let first = runtime.pipeline.score(invocation)
+        let first = run(invocation, runtime)
         guard let policy = runtime.metadata.retry else {
             // Without a closure where there is nothing to wait for.
-            if case .now(let outcome) = first { return .now(finish(invocation, outcome, runtime)) }
+            if case .now(let outcome) = first, invocation.settlement == nil {
+                return .now(finish(invocation, outcome, runtime))
+            }
+            if invocation.settlement != nil {
+                return .later { [self] done in
+                    first.whenDone { [self] outcome in settle(invocation, outcome, runtime, done) }
+                }
+            }
             return first.map { [self] outcome in finish(invocation, outcome, runtime) }
         }
         return .awaiting { [self] in
@@ -44,11 +52,40 @@ public final class Dispatcher: InvocationDispatching {
             while outcome.failure?.fault == .user, let delay = policy.delay(beforeRetry: retry) {
                 invocation.enter(.workerWait)
                 await sleep(for: delay)
-                outcome = await runtime.pipeline.score(invocation).value()
+                outcome = await run(invocation, runtime).value()
                 retry += 1
             }
+            await invocation.settlement?(outcome).value()
             return finish(invocation, outcome, runtime)
         }
+    }
+
+    /// Inputs, the function itself, outputs; a function whose bindings are all HTTP has only the middle one.
+    private func run(_ invocation: Invocation, _ runtime: FunctionRuntime) -> Eventual<InvocationOutcome> {
+        guard let bindings = runtime.bindings else { return runtime.pipeline.score(invocation) }
+        return .awaiting {
+            do throws(InvocationFailure) {
+                invocation.inputs = []
+                try await bindings.read(invocation)
+                let outcome = await runtime.pipeline.score(invocation).value()
+                guard let response = outcome.response, outcome.failure == nil, response.status < 400 else {
+                    return outcome
+                }
+                invocation.enter(.output)
+                try await bindings.write(response, for: invocation)
+                return outcome
+            } catch {
+                return .failed(error)
+            }
+        }
+    }
+
+    private func settle(
+        _ invocation: Invocation, _ outcome: InvocationOutcome, _ runtime: FunctionRuntime,
+        _ done: @escaping @EventLoop (InvocationOutcome) -> Void
+    ) {
+        guard let settlement = invocation.settlement else { return done(finish(invocation, outcome, runtime)) }
+        settlement(outcome).whenDone { [self] in done(finish(invocation, outcome, runtime)) }
     }
 
     private func finish(

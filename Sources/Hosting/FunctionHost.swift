@@ -56,6 +56,7 @@ public final class FunctionHost {
     private var listener: HTTPListener?
     private var responder: HostResponder?
     private var watcher: AppWatcher?
+    let listeners: ListenerTable
     private var retiring = 0
 
     /// - Parameter logPath: where `log` ends up, to be named in answers.
@@ -64,6 +65,7 @@ public final class FunctionHost {
         self.log = log
         self.logPath = logPath
         dispatcher = Dispatcher(log: log)
+        listeners = ListenerTable(log: log)
         keys = KeyStore(folder: options.stateFolder + "/secrets")
         app = FunctionApp.load(folder: options.folder, environment: options.environment, only: options.functions)
         environments = PythonEnvironments(
@@ -162,9 +164,11 @@ public final class FunctionHost {
             log(HostEvent(.configError, .error, "AN2008 routePrefix: \(error.reason)"))
         }
         responder?.output = HTTPOutput(isStrict: options.isStrict, logPath: logPath)
+        connectBindings()
         dispatcher.use(runtimes)
         announce(old: old)
         for runtime in old where !runtimes.contains(where: { $0 === runtime }) { retire(runtime) }
+        updateListeners()
         change(to: .running)
     }
 
@@ -288,18 +292,24 @@ public final class FunctionHost {
         guard drainState == .disabled else { return }
         drainState = .inProgress
         loopTask { [self] in
+            await listeners.stop()
             await dispatcher.waitUntilQuiet()
             if drainState == .inProgress { drainState = .completed }
         }
     }
 
-    func resume() { drainState = .disabled }
+    func resume() {
+        drainState = .disabled
+        listeners.resume()
+    }
 
     func setOffline(_ offline: Bool) {
         if offline {
             change(to: .offline)
+            loopTask { [self] in await listeners.stop() }
         } else if state == .offline {
             change(to: app.isHostBroken ? .error : .running)
+            listeners.resume()
         }
     }
 
@@ -313,6 +323,7 @@ public final class FunctionHost {
         let timer = LoopTimer { deadline.open() }
         timer.start(after: options.shutdownTimeout)
         loopTask { [self] in
+            await listeners.stop()
             await dispatcher.waitUntilQuiet()
             await listener?.drain()
             deadline.open()

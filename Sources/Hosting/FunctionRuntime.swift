@@ -1,4 +1,5 @@
 /// One function that is loaded: its metadata, its way to results, its numbers.
+internal import Bindings
 public import EventLoops
 public import Invocations
 public import Scoring
@@ -20,6 +21,8 @@ public final class FunctionRuntime {
     public let python: PythonScorer?
     let pipeline: ScoringPipeline
     let key: RuntimeKey
+    /// Bindings other than HTTP; nil when there are none.
+    var bindings: FunctionBindings?
 
     init(
         metadata: FunctionMetadata, metrics: FunctionMetrics, python: PythonScorer?, pipeline: ScoringPipeline,

@@ -13,14 +13,18 @@ public struct TriggerEvent: Sendable {
     public var head: RequestHead?
     /// Route parameters by name; nil values are optional parameters that were absent.
     public var routeParameters: [(name: String, value: String?)]
+    /// What binding expressions can name; for HTTP it is made from the request when it is asked for.
+    public var data: BindingData
 
     public init(
-        trigger: String, body: [UInt8], head: RequestHead? = nil, routeParameters: [(name: String, value: String?)] = []
+        trigger: String, body: [UInt8], head: RequestHead? = nil,
+        routeParameters: [(name: String, value: String?)] = [], data: BindingData = BindingData()
     ) {
         self.trigger = trigger
         self.body = body
         self.head = head
         self.routeParameters = routeParameters
+        self.data = data
     }
 }
 
@@ -35,6 +39,11 @@ public final class Invocation {
     public var cache: CacheResult?
     /// Phases and milliseconds of the cold start it waited for; empty when it met a warm worker.
     public var coldStart: [(name: String, milliseconds: Double)] = []
+    /// Values of input bindings by name; nil values are inputs that were not there.
+    public var inputs: [(name: String, value: [UInt8]?)] = []
+    /// Records what became of the trigger's event, when outputs are written and before the outcome is reported: a
+    /// receipt, a message completed or abandoned.
+    public var settlement: (@EventLoop (InvocationOutcome) -> Eventual<Void>)?
 
     public init(id: InvocationID, functionName: String, event: TriggerEvent, stages: StageTimes) {
         self.id = id
