@@ -25,7 +25,7 @@ let package = Package(
         .systemLibrary(name: "CUV", pkgConfig: "libuv", providers: [.apt(["libuv1-dev"])]),
         .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
-        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .target(name: "JSONText", swiftSettings: pure),
@@ -116,7 +116,8 @@ let package = Package(
         .testTarget(name: "HTTPMessagesTests", dependencies: ["HTTPMessages"], swiftSettings: strict),
         .testTarget(name: "DiagnosticsTests", dependencies: ["Diagnostics", "JSONText"], swiftSettings: strict),
         .testTarget(
-            name: "EventLoopsTests", dependencies: ["EventLoops", "HostTestSupport"], swiftSettings: strict),
+            name: "EventLoopsTests", dependencies: ["EventLoops", "Diagnostics", "HostTestSupport"],
+            swiftSettings: strict),
         .testTarget(name: "InvocationsTests", dependencies: ["Invocations", "JSONText"], swiftSettings: strict),
         .testTarget(
             name: "DurableStoresTests", dependencies: ["DurableStores", "EventLoops", "HostTestSupport"],

@@ -1,4 +1,4 @@
-/// A connected byte stream on the loop (TCP, Unix socket, or pipe) with writes coalesced per turn.
+/// A connected byte stream on the loop (TCP, Unix socket, or pipe; plain or TLS) with writes coalesced per turn.
 internal import CUV
 internal import Glibc
 
@@ -33,6 +33,10 @@ public final class ByteStream: TurnEnd {
     private var isDirty = false
     private var isEnding = false
     private var written: (@EventLoop () -> Void)?
+    /// Set once by ``startTLS(_:serverName:timeout:)``; bytes then go through it (ByteStream+TLS.swift).
+    var tls: TLSSession?
+    /// What ended the other side, kept while its last bytes are still to be delivered.
+    var pendingEnd: SystemError??
     /// True after ``close()``.
     public private(set) var isClosed = false
 
@@ -80,6 +84,15 @@ public final class ByteStream: TurnEnd {
     public func startReading(to reader: any ByteStreamReader) {
         guard !isClosed else { return }
         self.reader = reader
+        readFromSystem()
+        if let tls {
+            // Bytes may have arrived, sealed, while nobody read.
+            tls.reader = reader
+            markDirty()
+        }
+    }
+
+    func readFromSystem() {
         uv_read_start(
             stream,
             { handle, suggested, buffer in
@@ -88,14 +101,16 @@ public final class ByteStream: TurnEnd {
                 // SAFETY: `data` is the stream object until it is closed.
                 let me = Unmanaged<ByteStream>.fromOpaque(data).takeUnretainedValue()
                 EventLoop.assumeIsolated {
-                    let memory = me.reader?.streamReadDestination() ?? ByteStream.sharedBuffer
+                    let wanted = me.tls == nil ? me.reader?.streamReadDestination() : nil
+                    let memory = wanted ?? ByteStream.sharedBuffer
                     target.value.pointee = uv_buf_init(
                         memory.baseAddress?.assumingMemoryBound(to: CChar.self), UInt32(memory.count))
                 }
             },
             { handle, count, buffer in
-                guard let data = handle?.pointee.data, count != 0, let base = buffer?.pointee.base else { return }
-                let bytes = Unchecked(value: UnsafeRawPointer(base))
+                guard let data = handle?.pointee.data, count != 0 else { return }
+                // An end that comes together with the last bytes has no buffer.
+                let bytes = Unchecked(value: UnsafeRawPointer(buffer?.pointee.base))
                 // SAFETY: as above.
                 let me = Unmanaged<ByteStream>.fromOpaque(data).takeUnretainedValue()
                 EventLoop.assumeIsolated { me.received(count, bytes.value) }
@@ -105,10 +120,12 @@ public final class ByteStream: TurnEnd {
     /// Stops delivering bytes; ``startReading(to:)`` resumes.
     public func stopReading() {
         guard !isClosed else { return }
+        tls?.reader = nil
         uv_read_stop(stream)
     }
 
-    private func received(_ count: Int, _ base: UnsafeRawPointer) {
+    private func received(_ count: Int, _ base: UnsafeRawPointer?) {
+        if let tls { return receivedSealed(tls, count, base) }
         guard let reader else { return }
         if count > 0 {
             reader.streamDidRead(UnsafeRawBufferPointer(start: base, count: count))
@@ -142,7 +159,7 @@ public final class ByteStream: TurnEnd {
         markDirty()
     }
 
-    private func markDirty() {
+    func markDirty() {
         guard !isDirty, !isClosed else { return }
         isDirty = true
         EventLoop.executor.atTurnEnd(self)
@@ -151,6 +168,7 @@ public final class ByteStream: TurnEnd {
     func turnEnded() {
         isDirty = false
         guard !isClosed else { return }
+        if let tls { return sendSealed(tls) }
         if queue.isEmpty, inFlight == 0, !tail.isEmpty, flushTail() {
             if isEnding { end() }
             return
@@ -182,6 +200,31 @@ public final class ByteStream: TurnEnd {
         }
         if written > 0 { tail.removeFirst(written) }
         return false
+    }
+
+    /// The turn's end of a TLS stream: what was written leaves as records, what arrived is delivered.
+    private func sendSealed(_ tls: TLSSession) {
+        if tls.isEstablished {
+            for chunk in queue { tls.seal(chunk) }
+            queue = []
+            tls.seal(tail)
+            if tail.capacity > Self.idleCapacity { tail = [] } else { tail.removeAll(keepingCapacity: true) }
+            if isEnding { tls.sayGoodbye() }
+        }
+        tls.withOutput { records in
+            var sent = 0
+            if inFlight == 0 {
+                var buffer = uv_buf_init(
+                    UnsafeMutableRawPointer(mutating: records.baseAddress)?.assumingMemoryBound(to: CChar.self),
+                    UInt32(records.count))
+                sent = max(0, Int(uv_try_write(stream, &buffer, 1)))
+            }
+            if sent < records.count {
+                writeLater([Array(records[sent...])], skipping: 0)
+            }
+        }
+        if isEnding, tls.hasSaidGoodbye, inFlight == 0 { end() }
+        deliverOpened(tls)
     }
 
     private func tryWrite(_ chunks: [[UInt8]]) -> Int {
@@ -219,7 +262,7 @@ public final class ByteStream: TurnEnd {
     fileprivate func didWrite(_ byteCount: Int) {
         inFlight -= byteCount
         guard inFlight == 0, !isClosed else { return }
-        if isEnding, queue.isEmpty, tail.isEmpty { return end() }
+        if isEnding, queue.isEmpty, tail.isEmpty, tls?.hasSaidGoodbye != false { return end() }
         reader?.streamDidDrain()
     }
 
@@ -251,6 +294,7 @@ public final class ByteStream: TurnEnd {
     public func finishWriting(_ written: @escaping @EventLoop () -> Void) {
         self.written = written
         isEnding = true
+        if tls != nil { return markDirty() }
         if queue.isEmpty, tail.isEmpty, inFlight == 0, !isDirty { end() }
     }
 
@@ -269,6 +313,11 @@ public final class ByteStream: TurnEnd {
         guard !isClosed else { return }
         isClosed = true
         reader = nil
+        if let tls {
+            tls.sayGoodbye()
+            if inFlight == 0 { sendLastRecords(tls) }
+            tls.finish(.closed(peer: tls.peer))
+        }
         let raw = handle.assumingMemoryBound(to: uv_handle_t.self)
         raw.pointee.data = nil
         uv_close(raw) { closed in closed?.deallocate() }

@@ -19,6 +19,14 @@ public struct SystemError: HostError, Equatable {
         text = String(cString: uv_strerror(status))
     }
 
+    /// An error of TLS after the handshake, in OpenSSL's words; its symbol is `ETLS`.
+    init(tls reason: String, peer: String) {
+        call = "TLS"
+        subject = peer
+        symbol = "ETLS"
+        text = reason
+    }
+
     /// An error from `errno` right after a failed call.
     public init(errno number: Int32, call: String, subject: String = "") {
         self.init(call, -number, subject)

@@ -93,6 +93,8 @@ import Testing
             child.standardOutput.startReading(to: collector)
             let exit = await child.waitForExit()
             await collector.ended.wait()
+            // Its output closes with it.
+            withExtendedLifetime(child) {}
             let sleeper = try ChildProcess(
                 ChildCommand(
                     executable: "/bin/sh", arguments: ["-c", "sleep 100 & wait"],
