@@ -28,6 +28,8 @@ let package = Package(
         .systemLibrary(name: "COpenSSL", pkgConfig: "libssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
+        .systemLibrary(
+            name: "CArchive", pkgConfig: "libarchive", providers: [.apt(["libarchive-dev", "libzstd-dev", "zlib1g-dev"])]),
         .target(name: "JSONText", swiftSettings: pure),
         .target(name: "HTTPMessages", swiftSettings: pure),
         // Layer 1: how anything tells a person what happened; the loop.
@@ -63,6 +65,10 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "Bundles", dependencies: ["CYAML", "ConfigurationFiles", "EventLoops", "JSONText", "Diagnostics"],
+            swiftSettings: strict),
+        .target(
+            name: "Images",
+            dependencies: ["CArchive", "ConfigurationFiles", "Diagnostics", "EventLoops", "HTTPClients", "JSONText"],
             swiftSettings: strict),
         .target(
             name: "Workers",
@@ -104,7 +110,7 @@ let package = Package(
         .executableTarget(
             name: "andiron",
             dependencies: [
-                "Hosting", "HTTPClients", "Diagnostics", "EventLoops", "FunctionApps", "Bundles", "JSONText",
+                "Hosting", "HTTPClients", "Images", "Diagnostics", "EventLoops", "FunctionApps", "Bundles", "JSONText",
                 "ConfigurationFiles", "Invocations",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -129,6 +135,9 @@ let package = Package(
             ], swiftSettings: strict),
         .testTarget(
             name: "BundlesTests", dependencies: ["Bundles", "Diagnostics", "HostTestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "ImagesTests", dependencies: ["Images", "Diagnostics", "EventLoops", "HostTestSupport"],
+            swiftSettings: strict),
         .testTarget(name: "WorkersTests", dependencies: ["Workers", "Diagnostics"], swiftSettings: strict),
         .testTarget(name: "RedisClientsTests", dependencies: ["RedisClients"], swiftSettings: strict),
         .testTarget(

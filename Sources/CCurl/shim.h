@@ -19,3 +19,4 @@ static inline CURLMcode andiron_multi_timer(CURLM *multi, curl_multi_timer_callb
 }
 // CURLMsg holds a union that Swift does not import.
 static inline CURLcode andiron_message_result(const CURLMsg *message) { return message->data.result; }
+static inline CURLcode andiron_easy_seek(CURL *handle, curl_seek_callback callback) { return curl_easy_setopt(handle, CURLOPT_SEEKFUNCTION, callback); }

@@ -64,3 +64,24 @@ extension SHA256Digest {
         self.words = words
     }
 }
+
+/// SHA-256 of what comes piece by piece.
+public struct SHA256Hasher {
+    private var context = SHA256_CTX()
+
+    public init() { SHA256_Init(&context) }
+
+    /// Takes the next bytes.
+    public mutating func update(_ bytes: UnsafeRawBufferPointer) {
+        SHA256_Update(&context, bytes.baseAddress, bytes.count)
+    }
+
+    /// The digest of all bytes so far, in 64 lower-case hexadecimal digits.
+    public func hexadecimal() -> String {
+        var copy = context
+        var bytes = [UInt8](repeating: 0, count: 32)
+        SHA256_Final(&bytes, &copy)
+        let digits = Array("0123456789abcdef".utf8)
+        return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+    }
+}

@@ -2,45 +2,13 @@
 internal import CCurl
 public import EventLoops
 
-/// One request.
-public struct HTTPClientRequest: Sendable {
-    public var method: String
-    public var url: String
-    public var headers: [(name: String, value: String)]
-    public var body: [UInt8]
-    /// For the whole exchange.
-    public var timeout: Duration
-
-    public init(
-        method: String = "GET", url: String, headers: [(name: String, value: String)] = [], body: [UInt8] = [],
-        timeout: Duration = .seconds(60)
-    ) {
-        self.method = method
-        self.url = url
-        self.headers = headers
-        self.body = body
-        self.timeout = timeout
-    }
-}
-
-/// One response, whole.
-public struct HTTPClientResponse: Sendable {
-    public let status: Int
-    /// Names in lower case.
-    public let headers: [(name: String, value: String)]
-    public let body: [UInt8]
-
-    /// The first value of a header; `name` in lower case.
-    public func header(_ name: String) -> String? { headers.first { $0.name == name }?.value }
-}
-
 /// Sends requests; connections are kept and shared.
 @EventLoop
 public final class HTTPClient {
     private let multi: OpaquePointer
     private var timer: LoopTimer?
     private var polls: [Int32: PollHandle] = [:]
-    private var transfers: [UnsafeMutableRawPointer: Transfer] = [:]
+    private var transfers: [UnsafeMutableRawPointer: HTTPTransfer] = [:]
 
     /// Bytes of a response body that are kept; one more ends the transfer.
     public static let responseByteLimit = 512 << 20
@@ -79,24 +47,44 @@ public final class HTTPClient {
     }
 
     isolated deinit {
+        for easy in transfers.keys {
+            curl_multi_remove_handle(UnsafeMutableRawPointer(multi), easy)
+            curl_easy_cleanup(easy)
+        }
         curl_multi_cleanup(UnsafeMutableRawPointer(multi))
     }
 
-    /// Sends a request and waits for the whole response.
-    public func send(_ request: HTTPClientRequest) async throws(HTTPClientError) -> HTTPClientResponse {
+    /// Sends a request and waits for the whole response, or for its head when a receiver takes the body.
+    ///
+    /// - Parameters:
+    ///   - receiver: takes the body piece by piece; without one the body is in the response.
+    ///   - started: is handed the exchange, to resume or cancel it.
+    public func send(
+        _ request: HTTPClientRequest, receiver: (any HTTPBodyReceiver)? = nil,
+        started: (@EventLoop (HTTPTransfer) -> Void)? = nil
+    ) async throws(HTTPClientError) -> HTTPClientResponse {
         let result = await withUnsafeContinuation { (continuation: UnsafeContinuation<TransferResult, Never>) in
             guard let easy = curl_easy_init() else {
                 let error = HTTPClientError(number: 27, url: request.url, reason: "out of memory")
                 return continuation.resume(returning: .failure(error))
             }
-            let transfer = Transfer(request: request, easy: easy, continuation: continuation)
+            let transfer = HTTPTransfer(
+                request: request, easy: easy, receiver: receiver, client: self, continuation: continuation)
             transfers[easy] = transfer
             curl_multi_add_handle(UnsafeMutableRawPointer(multi), easy)
+            started?(transfer)
         }
         return try result.get()
     }
 
-    fileprivate typealias TransferResult = Result<HTTPClientResponse, HTTPClientError>
+    typealias TransferResult = Result<HTTPClientResponse, HTTPClientError>
+
+    /// Takes an exchange out of curl's hands and answers it with `code`.
+    func end(_ easy: UnsafeMutableRawPointer, _ code: CURLcode) {
+        guard let transfer = transfers.removeValue(forKey: easy) else { return }
+        curl_multi_remove_handle(UnsafeMutableRawPointer(multi), easy)
+        transfer.finish(code)
+    }
 
     private func watch(_ socket: Int32, _ what: Int32) {
         if what == CURL_POLL_REMOVE {
@@ -119,91 +107,7 @@ public final class HTTPClient {
         var left: Int32 = 0
         while let message = curl_multi_info_read(UnsafeMutableRawPointer(multi), &left) {
             guard message.pointee.msg == CURLMSG_DONE, let easy = message.pointee.easy_handle else { continue }
-            let code = andiron_message_result(message)
-            curl_multi_remove_handle(UnsafeMutableRawPointer(multi), easy)
-            transfers.removeValue(forKey: easy)?.finish(code)
-        }
-    }
-}
-
-/// One exchange under way.
-@EventLoop
-private final class Transfer {
-    private let request: HTTPClientRequest
-    private let easy: UnsafeMutableRawPointer
-    private let continuation: UnsafeContinuation<HTTPClient.TransferResult, Never>
-    private var headerList: UnsafeMutablePointer<curl_slist>?
-    private var body: [UInt8] = []
-    private var head: [UInt8] = []
-
-    init(
-        request: HTTPClientRequest, easy: UnsafeMutableRawPointer,
-        continuation: UnsafeContinuation<HTTPClient.TransferResult, Never>
-    ) {
-        self.request = request
-        self.easy = easy
-        self.continuation = continuation
-        for header in request.headers { headerList = curl_slist_append(headerList, "\(header.name): \(header.value)") }
-        headerList = curl_slist_append(headerList, "Expect:")
-        andiron_easy_text(easy, CURLOPT_URL, request.url)
-        andiron_easy_text(easy, CURLOPT_CUSTOMREQUEST, request.method)
-        andiron_easy_long(easy, CURLOPT_NOSIGNAL, 1)
-        andiron_easy_long(easy, CURLOPT_TIMEOUT_MS, Int(request.timeout.wholeMilliseconds))
-        andiron_easy_pointer(easy, CURLOPT_HTTPHEADER, headerList)
-        if request.method == "HEAD" { andiron_easy_long(easy, CURLOPT_NOBODY, 1) }
-        if !request.body.isEmpty || ["POST", "PUT", "PATCH"].contains(request.method) {
-            andiron_easy_offset(easy, CURLOPT_POSTFIELDSIZE_LARGE, Int(request.body.count))
-            _ = request.body.withUnsafeBytes { bytes in
-                // COPYPOSTFIELDS makes curl keep the bytes itself.
-                andiron_easy_pointer(easy, CURLOPT_COPYPOSTFIELDS, UnsafeMutableRawPointer(mutating: bytes.baseAddress))
-            }
-        }
-        let me = Unmanaged.passUnretained(self).toOpaque()  // SAFETY: the client keeps the transfer until it is done.
-        andiron_easy_pointer(easy, CURLOPT_WRITEDATA, me)
-        andiron_easy_pointer(easy, CURLOPT_HEADERDATA, me)
-        andiron_easy_write(easy, CURLOPT_WRITEFUNCTION) { data, size, count, context in
-            Transfer.take(data, size * count, context) { $0.body.append(contentsOf: $1) }
-        }
-        andiron_easy_write(easy, CURLOPT_HEADERFUNCTION) { data, size, count, context in
-            Transfer.take(data, size * count, context) { $0.head.append(contentsOf: $1) }
-        }
-    }
-
-    private nonisolated static func take(
-        _ data: UnsafeMutablePointer<CChar>?, _ count: Int, _ context: UnsafeMutableRawPointer?,
-        _ keep: @EventLoop (Transfer, UnsafeRawBufferPointer) -> Void
-    ) -> Int {
-        guard let data, let context else { return 0 }
-        // SAFETY: curl runs on the loop, and lends the memory for the length of the call.
-        nonisolated(unsafe) let bytes = UnsafeRawBufferPointer(start: data, count: count)
-        let me = Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()  // SAFETY: see init.
-        return EventLoop.assumeIsolated {
-            guard me.body.count + count <= HTTPClient.responseByteLimit else { return 0 }
-            keep(me, bytes)
-            return count
-        }
-    }
-
-    func finish(_ code: CURLcode) {
-        var status = 0
-        andiron_info_long(easy, CURLINFO_RESPONSE_CODE, &status)
-        curl_easy_cleanup(easy)
-        curl_slist_free_all(headerList)
-        guard code == CURLE_OK else {
-            let reason = String(cString: curl_easy_strerror(code))
-            continuation.resume(
-                returning: .failure(HTTPClientError(number: code.rawValue, url: request.url, reason: reason)))
-            return
-        }
-        continuation.resume(returning: .success(HTTPClientResponse(status: status, headers: headers(), body: body)))
-    }
-
-    /// The fields of the last head received (earlier ones are `100 Continue`).
-    private func headers() -> [(name: String, value: String)] {
-        let heads = String(decoding: head, as: UTF8.self).split(separator: "\r\n\r\n")
-        return (heads.last ?? "").split(separator: "\r\n").dropFirst().compactMap { line in
-            guard let colon = line.firstIndex(of: ":") else { return nil }
-            return (line[..<colon].lowercased(), String(line[line.index(after: colon)...].drop { $0 == " " }))
+            end(easy, andiron_message_result(message))
         }
     }
 }

@@ -6,9 +6,13 @@ public struct HTTPClientError: HostError {
     /// curl's own number, `CURLE_…`.
     public let number: UInt32
     private let url: String
-    private let reason: String
+    /// curl's own words.
+    public let reason: String
+    /// The status, when a head had come; else 0.
+    public let status: Int
 
-    init(number: UInt32, url: String, reason: String) {
+    init(number: UInt32, url: String, reason: String, status: Int = 0) {
+        self.status = status
         self.number = number
         self.url = url
         self.reason = reason
@@ -20,4 +24,10 @@ public struct HTTPClientError: HostError {
     public var remedy: String? { isRefused ? "is the host running? andiron start" : nil }
     /// Nobody listens at the address.
     public var isRefused: Bool { number == 7 }
+    /// Somebody ended it on this side.
+    public var isCancelled: Bool { number == 42 || number == 23 }
+    /// The other side does not speak TLS.
+    public var isNotTLS: Bool { number == 35 }
+    /// Trying again may help: the network, not what was asked.
+    public var isTransient: Bool { [5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92].contains(number) }
 }

@@ -18,7 +18,7 @@ struct Andiron: ParsableCommand {
               andiron invoke DigitsScore -d @digit.json   call a function of the running host
             """,
         version: version,
-        subcommands: [Start.self, Validate.self, Prepare.self, Wait.self, Invoke.self])
+        subcommands: [Start.self, Validate.self, Prepare.self, Wait.self, Invoke.self, Image.self])
 }
 
 /// Exit codes, after sysexits.h; documented in docs/reference/cli.md.

@@ -29,10 +29,12 @@ enum Rules {
         "ConfigurationFiles": 3,
         "FunctionApps": 4, "Bundles": 4, "Workers": 5, "Scoring": 6, "Triggers": 6, "Bindings": 6, "Hosting": 7,
         "andiron": 8,
+        "CArchive": 0, "Images": 4,
     ]
     static let owners = [
         "CUV": "EventLoops", "COpenSSL": "EventLoops", "CHiredis": "RedisClients", "CCurl": "HTTPClients",
         "CYAML": "Bundles", "CSQLite": "DurableStores",
+        "CArchive": "Images",
     ]
     static let bannedWords = ["Manager", "Helper", "Util", "Impl", "Abstract", "Common", "Misc", "Extensions"]
 

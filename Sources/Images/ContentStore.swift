@@ -1,0 +1,150 @@
+/// Everything that came from registries, by digest, in the cache folder; shared by all apps and hosts.
+///
+///     images/v1/blobs/<hex>      manifests, configurations, and layers that were packaged here
+///     images/v1/partial/<hex>    layers on their way, as they come
+///     images/v1/layers/<hex>/    unpacked layers by the digest of their uncompressed contents: fs, record.json, state
+///     images/v1/roots/<hex>/     images put together from layers, by the digest of their manifest
+///     images/v1/locks/           one file per thing that is being made or used
+///     images/v1/trash/           what is being deleted
+///
+/// Whatever has a final name was verified. It is made under another name and renamed.
+internal import CArchive
+internal import ConfigurationFiles
+internal import EventLoops
+internal import Glibc
+internal import JSONText
+
+/// Paths and rules of the store; every call may block.
+public struct ContentStore: Sendable {
+    /// Absolute.
+    public let folder: String
+
+    /// - Parameter cacheFolder: Andiron's.
+    public init(cacheFolder: String) { folder = cacheFolder + "/images/v1" }
+
+    func blobPath(_ digest: Digest) -> String { "\(folder)/blobs/\(digest.hex)" }
+    func partialPath(_ digest: Digest) -> String { "\(folder)/partial/\(digest.hex)" }
+    func layerFolder(_ diffID: Digest) -> String { "\(folder)/layers/\(diffID.hex)" }
+    func rootFolder(_ manifest: Digest) -> String { "\(folder)/roots/\(manifest.hex)" }
+
+    func failure(_ error: SystemError, image: String, step: String) -> ImageError {
+        ImageError(
+            .store, image: image, step: step, error.message,
+            remedy: error.symbol == "ENOSPC"
+                ? "free some space, for example with: andiron image prune" : "check \(folder) and its permissions")
+    }
+
+    func prepare(image: String) throws(ImageError) {
+        do {
+            for name in ["blobs", "partial", "layers", "roots", "locks", "trash"] {
+                try createFolders("\(folder)/\(name)")
+            }
+        } catch {
+            throw failure(error, image: image, step: "store")
+        }
+    }
+
+    // MARK: Blobs
+
+    /// A blob's bytes, verified; nil when it is not here. One that was damaged is removed.
+    func blob(_ digest: Digest, limit: Int) -> [UInt8]? {
+        guard let bytes = readFile(blobPath(digest), limit: limit + 1), bytes.count <= limit else { return nil }
+        if Digest(of: bytes) == digest { return bytes }
+        unlink(blobPath(digest))
+        return nil
+    }
+
+    @discardableResult
+    func keep(_ bytes: [UInt8], image: String) throws(ImageError) -> Digest {
+        let digest = Digest(of: bytes)
+        do {
+            try writeFileAtomically(blobPath(digest), bytes)
+        } catch {
+            throw failure(error, image: image, step: "store")
+        }
+        return digest
+    }
+
+    // MARK: Layers
+
+    /// Whether an unpacked layer is here and whole.
+    ///
+    /// A layer is written to disk in its own time. Until it is, its `state` names the boot it was made in, and
+    /// after another boot it is not believed.
+    func hasLayer(_ diffID: Digest) -> Bool {
+        let path = layerFolder(diffID) + "/state"
+        guard let bytes = readFile(path, limit: 100) else { return false }
+        let state = String(decoding: bytes, as: UTF8.self)
+        if state == "durable" || state == bootID() { return true }
+        discard(layerFolder(diffID))
+        return false
+    }
+
+    /// Gives an unpacked layer its final name.
+    func commitLayer(_ temporary: String, _ diffID: Digest) throws(SystemError) {
+        try writeFileAtomically(temporary + "/state", Array(bootID().utf8))
+        let final = layerFolder(diffID)
+        if rename(temporary, final) != 0 {
+            let reason = errno
+            // Another host was faster; both made the same.
+            if hasLayer(diffID) { return discard(temporary) }
+            throw SystemError(errno: reason, call: "rename", subject: final)
+        }
+    }
+
+    /// Writes layers to the disk for good; takes its time, so after the start.
+    public func makeDurable(_ diffIDs: [Digest]) {
+        let waiting = diffIDs.filter { readFile(layerFolder($0) + "/state", limit: 100) != Array("durable".utf8) }
+        guard !waiting.isEmpty else { return }
+        let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return }
+        defer { close(descriptor) }
+        guard andiron_sync_file_system(descriptor) == 0 else { return }
+        for diffID in waiting { try? writeFileAtomically(layerFolder(diffID) + "/state", Array("durable".utf8)) }
+    }
+
+    // MARK: Deleting
+
+    /// Moves something out of sight; it is deleted later, because deleting slows down unpacking.
+    func discard(_ path: String) {
+        let name = path.split(separator: "/").last.map(String.init) ?? "thing"
+        let target = "\(folder)/trash/\(name).\(getpid()).\(monotonicNanoseconds())"
+        if rename(path, target) != 0, errno != ENOENT { removeTree(path) }
+    }
+
+    /// Deletes what was discarded.
+    public func emptyTrash() {
+        for name in folderEntries(folder + "/trash") { removeTree("\(folder)/trash/\(name)") }
+    }
+
+    // MARK: Locks
+
+    /// Takes a lock without waiting; nil when another has it. The descriptor holds it.
+    func tryLock(_ name: String, shared: Bool = false) -> Int32? {
+        let path = "\(folder)/locks/\(name)"
+        let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else { return nil }
+        if flock(descriptor, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 { return descriptor }
+        close(descriptor)
+        return nil
+    }
+}
+
+/// The kernel's name for the time since it was started.
+private func bootID() -> String {
+    let bytes = readFile("/proc/sys/kernel/random/boot_id", limit: 64) ?? []
+    return String(decoding: bytes.filter { $0 > 0x20 }, as: UTF8.self)
+}
+
+/// Removes a file, or a folder and all below it, never following links; missing is fine.
+public func removeTree(_ path: String) {
+    var information = stat()
+    guard lstat(path, &information) == 0 else { return }
+    guard information.st_mode & S_IFMT == S_IFDIR else {
+        unlink(path)
+        return
+    }
+    chmod(path, 0o700)
+    for name in folderEntries(path) { removeTree(path + "/" + name) }
+    rmdir(path)
+}

@@ -1,0 +1,92 @@
+/// A pull on the terminal: a bar per layer, or plain lines where there is no terminal.
+import EventLoops
+import Images
+
+/// Shows a pull on standard error.
+@EventLoop
+final class PullDisplay {
+    private let isTerminal: Bool
+    private var layers: [LayerProgress] = []
+    private var shownAt: UInt64 = 0
+    private var lineCount = 0
+
+    /// How often bars are drawn.
+    private static let interval: UInt64 = 100_000_000
+
+    init(isTerminal: Bool) { self.isTerminal = isTerminal }
+
+    func show(_ event: PullEvent) {
+        switch event {
+        case .phase, .digest: break
+        case .layers(let layers):
+            self.layers = layers
+            if isTerminal {
+                draw(isLast: false)
+            } else {
+                for layer in layers where layer.state != .waiting { line(layer) }
+            }
+        case .layer(let index, let layer):
+            let changed = layers[index].state != layer.state
+            layers[index] = layer
+            if !isTerminal {
+                if changed { line(layer) }
+            } else if changed || monotonicNanoseconds() - shownAt > Self.interval {
+                draw(isLast: false)
+            }
+        }
+    }
+
+    func finish() { if isTerminal, !layers.isEmpty { draw(isLast: true) } }
+
+    private func line(_ layer: LayerProgress) {
+        let role = layer.role.map { " (\($0.rawValue))" } ?? ""
+        complain("\(layer.digest.short): \(words(layer))\(role)")
+    }
+
+    private func words(_ layer: LayerProgress) -> String {
+        switch layer.state {
+        case .waiting: "Pulling fs layer"
+        case .downloading: "Downloading \(byteCountText(layer.received)) / \(byteCountText(layer.size))"
+        case .unpacking: "Extracting"
+        case .done: "Pull complete, \(byteCountText(layer.size))"
+        case .cached: "Already exists"
+        case .skipped: "Skipped"
+        }
+    }
+
+    private func draw(isLast: Bool) {
+        shownAt = monotonicNanoseconds()
+        var text = lineCount > 0 ? "\u{1B}[\(lineCount)A" : ""
+        for layer in layers {
+            let share = layer.size == 0 ? 1 : Double(layer.received) / Double(layer.size)
+            let filled = min(24, Int(share * 24))
+            var line = "\(layer.digest.short) [\(String(repeating: "█", count: filled))\(String(repeating: "░", count: 24 - filled))] \(words(layer))"
+            if layer.state == .downloading, let (rate, left) = speed(layer) {
+                line += "  \(byteCountText(rate))/s, \(left) s left"
+            }
+            text += "\u{1B}[2K\(line)\n"
+        }
+        lineCount = layers.count
+        complain(String(text.dropLast()))
+    }
+
+    private func speed(_ layer: LayerProgress) -> (bytesPerSecond: Int, secondsLeft: Int)? {
+        let seconds = Double(monotonicNanoseconds() - layer.startedAt) / 1e9
+        guard seconds > 0.2, layer.received > 0 else { return nil }
+        let rate = Double(layer.received) / seconds
+        return (Int(rate), Int(Double(layer.size - layer.received) / rate))
+    }
+}
+
+/// `12.3 MB`.
+func byteCountText(_ bytes: Int) -> String {
+    var value = Double(bytes)
+    var unit = 0
+    let units = ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000, unit < units.count - 1 {
+        value /= 1000
+        unit += 1
+    }
+    let rounded = value >= 100 || unit == 0 ? "\(Int(value.rounded()))" : "\((value * 10).rounded() / 10)"
+    return "\(rounded) \(units[unit])"
+}
