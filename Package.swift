@@ -29,7 +29,8 @@ let package = Package(
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(
-            name: "CArchive", pkgConfig: "libarchive", providers: [.apt(["libarchive-dev", "libzstd-dev", "zlib1g-dev"])]),
+            name: "CArchive", pkgConfig: "libarchive",
+            providers: [.apt(["libarchive-dev", "libzstd-dev", "zlib1g-dev"])]),
         .target(name: "JSONText", swiftSettings: pure),
         .target(name: "HTTPMessages", swiftSettings: pure),
         // Layer 1: how anything tells a person what happened; the loop.

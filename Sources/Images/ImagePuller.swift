@@ -60,7 +60,9 @@ public final class ImagePuller {
         if let error = await offload({ [store] () -> ImageError? in
             do throws(ImageError) { try store.prepare(image: image) } catch { return error }
             return nil
-        }) { throw error }
+        }) {
+            throw error
+        }
         report(.phase("resolve"))
         let resolved = try await client.resolve(reference)
         report(.phase("manifest"))

@@ -45,7 +45,9 @@ struct ImageRoot {
         var records: [LayerRecord] = []
         for layer in layers {
             guard let record = LayerRecord(path: layer + "/record.json") else {
-                throw ImageError(.store, image: image, step: "unpack", "\(layer)/record.json is damaged", remedy: "andiron image prune --all")
+                throw ImageError(
+                    .store, image: image, step: "unpack", "\(layer)/record.json is damaged",
+                    remedy: "andiron image prune --all")
             }
             records.append(record)
         }
@@ -100,7 +102,9 @@ struct ImageRoot {
                     if information.st_mode & S_IFMT == S_IFDIR {
                         found.append(Source(layer: source.layer, path: path))
                     } else if found.isEmpty {
-                        if let target = records[source.layer].links[path] { return .link(Source(layer: source.layer, path: path), target) }
+                        if let target = records[source.layer].links[path] {
+                            return .link(Source(layer: source.layer, path: path), target)
+                        }
                         return .file(Source(layer: source.layer, path: path))
                     } else {
                         break
@@ -164,7 +168,8 @@ struct ImageRoot {
                 let start = target.hasPrefix("/") ? target : join(virtual, target)
                 let (end, found) = try follow(start, below: layer, &followed)
                 guard case .folder = found, !end.isEmpty else {
-                    throw hostile("'\(printable(path))' goes through a link to '\(printable(target))', which is no folder")
+                    throw hostile(
+                        "'\(printable(path))' goes through a link to '\(printable(target))', which is no folder")
                 }
                 redirected[layer].insert(path)
                 mounts[end, default: []].append(Source(layer: layer, path: path))

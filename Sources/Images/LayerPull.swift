@@ -256,7 +256,8 @@ func unpackLayer(
     try source.finish()
     guard decompressor.diffID == diffID else {
         throw fail(
-            .verification, "unpacked it has the digest \(decompressor.diffID), and the configuration promised \(diffID)",
+            .verification,
+            "unpacked it has the digest \(decompressor.diffID), and the configuration promised \(diffID)",
             "the image was pushed wrong")
     }
     return record

@@ -317,7 +317,8 @@ final class LayerUnpacker {
     private func imply(_ path: String) throws(ImageError) {
         guard mkdirat(root, path, 0o755) == 0 else {
             if errno == EEXIST {
-                throw fail(.hostileLayer, "'\(printable(path))' is a file and then a folder", "the image was made wrong")
+                throw fail(
+                    .hostileLayer, "'\(printable(path))' is a file and then a folder", "the image was made wrong")
             }
             throw system("mkdir", path)
         }

@@ -51,7 +51,9 @@ struct LayerWriter {
         entries[entry.path] = entry
     }
 
-    mutating func add(_ path: String, _ text: String) { add(LayerEntry(path: path, contents: .bytes(Array(text.utf8)))) }
+    mutating func add(_ path: String, _ text: String) {
+        add(LayerEntry(path: path, contents: .bytes(Array(text.utf8))))
+    }
 
     /// Adds a file, or a folder and what is in it, under `path`.
     mutating func add(tree source: String, as path: String) throws(ImageError) {
@@ -97,7 +99,9 @@ struct LayerWriter {
     ) throws(ImageError) -> WrittenLayer {
         let temporary = "\(store.folder)/blobs/.\(getpid()).\(monotonicNanoseconds()).tmp"
         let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
-        guard file >= 0 else { throw fail("'\(temporary)' cannot be written: \(String(cString: strerror(errno)))", nil) }
+        guard file >= 0 else {
+            throw fail("'\(temporary)' cannot be written: \(String(cString: strerror(errno)))", nil)
+        }
         let stream = GzipStream(file: file, level: level())
         var failure: ImageError?
         for entry in entries.values.sorted(by: { $0.path.utf8.lexicographicallyPrecedes($1.path.utf8) }) {

@@ -89,7 +89,9 @@ public struct PackageBuilder: Sendable {
             let annotations = more.merging([LayerRole.annotation: role.rawValue]) { _, new in new }
             let layer = try writer.write(to: store, mediaType: type, annotations: annotations)
             layers.append(layer)
-            show("Step \(layers.count): \(role.rawValue) layer, \(what): \(layer.descriptor.digest.short), \(layer.descriptor.size) bytes")
+            show(
+                "Step \(layers.count): \(role.rawValue) layer, \(what): \(layer.descriptor.digest.short), \(layer.descriptor.size) bytes"
+            )
         }
         if let base { show("Base: \(base.reference), \(base.manifest.layers.count) layers, not downloaded") }
         try write(dependencies(), .dependencies, package.dependencyFile ?? "")
@@ -125,7 +127,8 @@ public struct PackageBuilder: Sendable {
             throw fail("the entry script '\(script)' is not in the source folder '\(source)'")
         }
         for model in package.models where access(model.path, R_OK) != 0 {
-            throw fail("the model '\(model.path)' does not exist", "--model NAME:VERSION of a registered one, or a path")
+            throw fail(
+                "the model '\(model.path)' does not exist", "--model NAME:VERSION of a registered one, or a path")
         }
         let letters = package.functionName.utf8
         guard let first = letters.first, (0x41...0x5A).contains(first) || (0x61...0x7A).contains(first),
@@ -133,7 +136,9 @@ public struct PackageBuilder: Sendable {
                 (0x30...0x39).contains($0) || (0x41...0x5A).contains($0) || (0x61...0x7A).contains($0) || $0 == 0x5F
                     || $0 == 0x2D
             })
-        else { throw fail("the function name '\(package.functionName)' must be a letter, then letters, digits, - and _") }
+        else {
+            throw fail("the function name '\(package.functionName)' must be a letter, then letters, digits, - and _")
+        }
     }
 
     private var dependencyName: String? {
@@ -177,14 +182,17 @@ public struct PackageBuilder: Sendable {
         writer.add("\(site)/host.json", "{\"version\":\"2.0\"}\n")
         writer.add(
             LayerEntry(
-                path: "\(site)/\(package.functionName)/function.json", contents: .bytes(package.trigger.functionFile())))
+                path: "\(site)/\(package.functionName)/function.json", contents: .bytes(package.trigger.functionFile()))
+        )
         writer.add("\(site)/\(package.functionName)/__init__.py", functionShim)
         return writer
     }
 
     private func inferenceConfiguration() -> [UInt8] {
         jsonObject { writer in
-            writer.member("entryScript", package.sourceFolder == nil ? entryScriptPath : String(entryScriptPath.dropFirst(sourceName.count + 1)))
+            writer.member(
+                "entryScript",
+                package.sourceFolder == nil ? entryScriptPath : String(entryScriptPath.dropFirst(sourceName.count + 1)))
             if package.sourceFolder != nil { writer.member("sourceDirectory", sourceName) }
             writer.name("environment")
             writer.beginObject()

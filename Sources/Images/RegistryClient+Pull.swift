@@ -59,7 +59,8 @@ extension RegistryClient {
                 "the manifest's digest is \(digest), and not \(promised)", remedy: "something changed it on its way")
         }
         if let promised = reference.digest, promised != digest { throw mismatch("\(promised)") }
-        if let claimed = response.header("docker-content-digest"), claimed.hasPrefix("sha256:"), claimed != "\(digest)" {
+        if let claimed = response.header("docker-content-digest"), claimed.hasPrefix("sha256:"), claimed != "\(digest)"
+        {
             throw mismatch(claimed)
         }
         return FetchedManifest(
@@ -67,7 +68,8 @@ extension RegistryClient {
     }
 
     /// Fetches a small blob whole and verifies it.
-    func blob(_ descriptor: Descriptor, of reference: ImageReference, step: String) async throws(ImageError) -> [UInt8] {
+    func blob(_ descriptor: Descriptor, of reference: ImageReference, step: String) async throws(ImageError) -> [UInt8]
+    {
         let response = try await perform(
             RegistryCall(
                 path: "/v2/\(reference.repository)/blobs/\(descriptor.digest)",

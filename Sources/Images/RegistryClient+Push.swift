@@ -41,7 +41,8 @@ extension RegistryClient {
                 RegistryCall(
                     method: "PUT", path: "/v2/\(reference.repository)/manifests/\(reference.identifier)",
                     headers: [("Content-Type", mediaType)], body: manifest,
-                    scope: "repository:\(reference.repository):pull,push", image: "\(reference)", step: "push manifest"))
+                    scope: "repository:\(reference.repository):pull,push", image: "\(reference)", step: "push manifest")
+            )
             if let answered = response.header("docker-content-digest").flatMap({ Digest($0) }), answered != digest {
                 throw ImageError(
                     .verification, image: "\(reference)", step: "push manifest",
@@ -69,7 +70,8 @@ extension RegistryClient {
             let response = try await perform(
                 RegistryCall(
                     method: "POST",
-                    path: "\(root)/uploads/?mount=\(percentEncode("\(blob.descriptor.digest)"))&from=\(percentEncode(from))",
+                    path:
+                        "\(root)/uploads/?mount=\(percentEncode("\(blob.descriptor.digest)"))&from=\(percentEncode(from))",
                     scope: "\(scope) repository:\(from):pull", image: "\(reference)", step: step))
             if response.status == 201 { return .mounted }
         }
@@ -96,7 +98,8 @@ extension RegistryClient {
                         method: "POST", path: "\(root)/uploads/", scope: scope, image: "\(reference)", step: step))
                 guard let location = session.header("location") else {
                     throw ImageError(
-                        .protocolViolation, image: "\(reference)", step: step, "\(host) gives no Location for an upload",
+                        .protocolViolation, image: "\(reference)", step: step,
+                        "\(host) gives no Location for an upload",
                         remedy: "is it a registry?")
                 }
                 var call = RegistryCall(

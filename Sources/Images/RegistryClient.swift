@@ -227,7 +227,8 @@ public final class RegistryClient {
         let passwords = isSafe ? access.credentials?.passwords ?? [] : []
         var answer: HTTPClientResponse?
         if isSafe, let token = access.credentials?.identityToken {
-            answer = try await tokenByForm(realm, challenge, scopes, call, ["grant_type=refresh_token", "refresh_token=\(percentEncode(token))"])
+            answer = try await tokenByForm(
+                realm, challenge, scopes, call, ["grant_type=refresh_token", "refresh_token=\(percentEncode(token))"])
         }
         for password in passwords where answer?.status != 200 {
             let name = access.credentials?.username ?? ""
@@ -278,7 +279,8 @@ public final class RegistryClient {
     }
 
     /// One exchange with a token service, tried again as those with the registry are.
-    private func ask(_ request: HTTPClientRequest, _ call: RegistryCall) async throws(ImageError) -> HTTPClientResponse {
+    private func ask(_ request: HTTPClientRequest, _ call: RegistryCall) async throws(ImageError) -> HTTPClientResponse
+    {
         var request = request
         request.certificateAuthorityFile = access.certificateAuthorityFile
         var retries = RetryPolicy()

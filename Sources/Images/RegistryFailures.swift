@@ -11,7 +11,8 @@ extension RegistryClient {
         var error: ImageError
         switch response.status {
         case 401:
-            let reason = access.credentials == nil
+            let reason =
+                access.credentials == nil
                 ? "the registry \(host) wants credentials\(said)"
                 : "the registry \(host) refuses the credentials of '\(access.credentials?.username ?? "")'\(said)"
             error = ImageError(.unauthorized, image: call.image, step: call.step, reason, remedy: credentialsRemedy)
@@ -19,9 +20,13 @@ extension RegistryClient {
             error = ImageError(
                 .unauthorized, image: call.image, step: call.step,
                 "requested access to the resource is denied\(said)",
-                remedy: "give '\(access.credentials?.username ?? "anonymous")' the right to \(call.method == "GET" || call.method == "HEAD" ? "pull" : "push") here")
+                remedy:
+                    "give '\(access.credentials?.username ?? "anonymous")' the right to \(call.method == "GET" || call.method == "HEAD" ? "pull" : "push") here"
+            )
         case 404:
-            let what = codes.contains("NAME_UNKNOWN") ? "the repository is not known to \(host)"
+            let what =
+                codes.contains("NAME_UNKNOWN")
+                ? "the repository is not known to \(host)"
                 : "\(host) has no such \(call.step.hasPrefix("layer") || call.step == "configuration" ? "blob" : "image")"
             error = ImageError(
                 .notFound, image: call.image, step: call.step, what + said,
@@ -52,7 +57,8 @@ extension RegistryClient {
 
     func tokenFailure(_ response: HTTPClientResponse, _ realm: String, _ call: RegistryCall) -> ImageError {
         let (_, text) = registryErrors(response.body)
-        let kind: ImageError.Kind = response.status == 401 || response.status == 403 ? .unauthorized : .protocolViolation
+        let kind: ImageError.Kind =
+            response.status == 401 || response.status == 403 ? .unauthorized : .protocolViolation
         var error = ImageError(
             kind, image: call.image, step: "sign in",
             "the token service \(hostOf(realm)) answers \(response.status)\(text.isEmpty ? "" : ": \(text)")",
@@ -94,5 +100,8 @@ func registryErrors(_ body: [UInt8]) -> (codes: [String], text: String) {
     // A token service answers {"details": …} or {"error_description": …}.
     let other = document["error_description"]?.string ?? document["details"]?.string ?? ""
     let text = texts.isEmpty ? other : texts.joined(separator: "; ")
-    return (errors.compactMap { $0["code"]?.string }, String(text.unicodeScalars.filter { $0.value >= 0x20 }.prefix(400).map(Character.init)))
+    return (
+        errors.compactMap { $0["code"]?.string },
+        String(text.unicodeScalars.filter { $0.value >= 0x20 }.prefix(400).map(Character.init))
+    )
 }

@@ -60,7 +60,8 @@ final class PullDisplay {
         for layer in layers {
             let share = layer.size == 0 ? 1 : Double(layer.received) / Double(layer.size)
             let filled = min(24, Int(share * 24))
-            var line = "\(layer.digest.short) [\(String(repeating: "█", count: filled))\(String(repeating: "░", count: 24 - filled))] \(words(layer))"
+            var line =
+                "\(layer.digest.short) [\(String(repeating: "█", count: filled))\(String(repeating: "░", count: 24 - filled))] \(words(layer))"
             if layer.state == .downloading, let (rate, left) = speed(layer) {
                 line += "  \(byteCountText(rate))/s, \(left) s left"
             }

@@ -37,7 +37,8 @@ import Testing
             await done.wait()
             return start.value
         }
-        #expect(hops == 0)
+        // Other tests, which run at the same time, enter the loop now and then; a hop per suspension is thousands.
+        #expect(hops < 50)
     }
 
     @Test func `work is done on another thread and comes back`() async throws {

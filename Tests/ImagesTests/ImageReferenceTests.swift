@@ -21,7 +21,10 @@ import Testing
         ("a/a/a/a", "docker.io", "a/a/a/a", "latest"),
         ("xn--n3h.com/myimage:xn--n3h.com", "xn--n3h.com", "myimage", "xn--n3h.com"),
         ("foo_bar.com:8080", "docker.io", "library/foo_bar.com", "8080"),
-        ("b.gcr.io/test.example.com/my-app:test.example.com", "b.gcr.io", "test.example.com/my-app", "test.example.com"),
+        (
+            "b.gcr.io/test.example.com/my-app:test.example.com", "b.gcr.io", "test.example.com/my-app",
+            "test.example.com"
+        ),
         ("foo/foo_bar.com:8080", "docker.io", "foo/foo_bar.com", "8080"),
         ("DOCKER|acr.azurecr.io/package:20190827195524", "acr.azurecr.io", "package", "20190827195524"),
         ("https://acr.azurecr.io/package:1", "acr.azurecr.io", "package", "1"),

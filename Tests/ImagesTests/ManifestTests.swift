@@ -36,7 +36,10 @@ import Testing
         ("[]", MediaType.manifest, "AN9005", "not an object"),
         (manifest([descriptor("application/x-cargo")]), MediaType.manifest, "AN9006", "unknown media type"),
         (manifest([], config: "application/x-other"), MediaType.manifest, "AN9006", "not that of a runnable image"),
-        (manifest([], more: #""mediaType":"\#(MediaType.index)","#), MediaType.manifest, "AN9005", "and the registry says"),
+        (
+            manifest([], more: #""mediaType":"\#(MediaType.index)","#), MediaType.manifest, "AN9005",
+            "and the registry says"
+        ),
         (manifest([], more: #""manifests":[],"#), MediaType.manifest, "AN9005", "both layers and manifests"),
         (#"{"schemaVersion":2}"#, MediaType.manifest, "AN9005", "has no config"),
         (manifest([descriptor(MediaType.layerGzip, size: -1)]), MediaType.manifest, "AN9005", "descriptor"),
@@ -60,7 +63,8 @@ import Testing
     }
 
     @Test func `a configuration has a diff_id for each layer`() throws {
-        let text = #"{"os":"linux","architecture":"amd64","config":{"Env":["A=1","B=x=y"]},"rootfs":{"diff_ids":["\#(Self.digest)"]}}"#
+        let text =
+            #"{"os":"linux","architecture":"amd64","config":{"Env":["A=1","B=x=y"]},"rootfs":{"diff_ids":["\#(Self.digest)"]}}"#
         let configuration = try Self.decoder.configuration(Array(text.utf8), layerCount: 1)
         #expect(configuration.variable("B") == "x=y")
         #expect(configuration.diffIDs.count == 1)
@@ -71,7 +75,8 @@ import Testing
 
     @Test func `an index gives the entry for the platform, and says what there is when there is none`() throws {
         func entry(_ platform: Platform?) -> Descriptor {
-            var entry = Descriptor(mediaType: MediaType.manifest, digest: Digest(of: Array("\(platform as Any)".utf8)), size: 1)
+            var entry = Descriptor(
+                mediaType: MediaType.manifest, digest: Digest(of: Array("\(platform as Any)".utf8)), size: 1)
             entry.platform = platform
             return entry
         }
