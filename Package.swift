@@ -27,6 +27,7 @@ let package = Package(
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
+        .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(
             name: "CArchive", pkgConfig: "libarchive",
@@ -79,6 +80,14 @@ let package = Package(
             ],
             resources: [.embedInCode("Python/andiron_worker.py")],
             swiftSettings: strict),
+        .target(
+            name: "StorageAccounts",
+            dependencies: [
+                "CLinux", "DurableStores", "FunctionApps", "ConfigurationFiles", "EventLoops", "Diagnostics",
+                "JSONText",
+                "HTTPClients", "HTTPMessages",
+            ],
+            swiftSettings: strict),
         // Layer 4: scoring, triggers, bindings.
         .target(
             name: "Scoring",
@@ -91,12 +100,18 @@ let package = Package(
         .target(
             name: "Triggers",
             dependencies: [
-                "Invocations", "EventLoops", "Diagnostics", "HTTPServers", "HTTPMessages", "FunctionApps",
+                "Invocations", "EventLoops", "Diagnostics", "HTTPServers", "HTTPMessages", "FunctionApps", "JSONText",
+                "StorageAccounts", "DurableStores",
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: strict),
         .target(
-            name: "Bindings", dependencies: ["Invocations", "EventLoops", "HTTPMessages", "Diagnostics", "JSONText"],
+            name: "Bindings",
+            dependencies: [
+                "Invocations", "EventLoops", "HTTPMessages", "Diagnostics", "JSONText", "StorageAccounts",
+                "FunctionApps",
+                "DurableStores",
+            ],
             swiftSettings: strict),
         // Layer 5: builds everything and runs it.
         .target(
@@ -104,7 +119,7 @@ let package = Package(
             dependencies: [
                 "Diagnostics", "EventLoops", "JSONText", "HTTPMessages", "HTTPServers", "Invocations",
                 "FunctionApps", "Bundles", "Workers", "RedisClients", "Scoring", "Triggers", "Bindings",
-                "ConfigurationFiles",
+                "ConfigurationFiles", "StorageAccounts", "DurableStores",
             ],
             swiftSettings: strict),
         // Layer 6: the command line; the only place that prints or exits.

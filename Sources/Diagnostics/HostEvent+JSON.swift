@@ -38,6 +38,9 @@ extension InvocationRecord {
         writer.member("function", functionName)
         writer.member("trigger", trigger)
         writer.member("outcome", succeeded ? "succeeded" : "failed")
+        if let source { writer.member("source", source) }
+        if let parent { writer.member("parent_invocation_id", parent) }
+        if attempt > 1 { writer.member("attempt", attempt) }
         if status > 0 { writer.member("status", status) }
         if let cache { writer.member("cache", cache.rawValue) }
         writer.member("input_bytes", inputByteCount)

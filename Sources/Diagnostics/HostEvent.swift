@@ -115,6 +115,12 @@ public struct InvocationRecord: Sendable {
     public var outputByteCount: Int
     /// The error's code and message, when it failed.
     public var failure: String?
+    /// Where its event came from: a blob's path, a queue; nil for HTTP.
+    public var source: String?
+    /// The invocation that caused it, when one of this host did.
+    public var parent: String?
+    /// How often the event has been tried.
+    public var attempt = 1
 
     public init(
         id: InvocationID, functionName: String, trigger: String, succeeded: Bool, status: Int, cache: CacheResult?,

@@ -11,6 +11,10 @@ public enum FolderChange: Sendable, Equatable {
     case removed(path: String)
     /// A folder appeared.
     case folderCreated(path: String)
+    /// A folder went away or was moved out; what was watched below it is so no more.
+    case folderRemoved(path: String)
+    /// A name appeared that is no folder. What is written to it is reported when it is closed; a link is never closed.
+    case fileCreated(path: String)
     /// Events were lost; the owner has to look for itself.
     case overflowed
 }
@@ -21,6 +25,7 @@ public final class FolderWatch {
     private let descriptor: Int32
     private var poll: PollHandle?
     private var folders: [Int32: String] = [:]
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 65536, alignment: 8)
     private let changed: @EventLoop (FolderChange) -> Void
 
     private static let mask = UInt32(
@@ -39,6 +44,7 @@ public final class FolderWatch {
     isolated deinit {
         poll = nil
         Glibc.close(descriptor)
+        buffer.deallocate()
     }
 
     /// Adds a folder; one already watched stays watched once.
@@ -48,9 +54,19 @@ public final class FolderWatch {
         folders[watch] = folder
     }
 
+    /// How many folders are watched.
+    public var folderCount: Int { folders.count }
+
+    /// Watches a folder and all below it no more.
+    public func remove(tree path: String) {
+        let prefix = path + "/"
+        for (watch, folder) in folders where folder == path || folder.hasPrefix(prefix) {
+            inotify_rm_watch(descriptor, watch)
+            folders[watch] = nil
+        }
+    }
+
     private func readEvents() {
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 65536, alignment: 8)
-        defer { buffer.deallocate() }
         while true {
             let count = read(descriptor, buffer.baseAddress, buffer.count)
             guard count > 0 else { return }
@@ -73,12 +89,18 @@ public final class FolderWatch {
         let path = name.isEmpty ? folder : folder + "/" + name
         if event.mask & UInt32(IN_IGNORED) != 0 {
             folders[event.wd] = nil
-        } else if event.mask & UInt32(IN_DELETE | IN_MOVED_FROM | IN_DELETE_SELF) != 0 {
+        } else if event.mask & UInt32(IN_DELETE | IN_MOVED_FROM) != 0, event.mask & UInt32(IN_ISDIR) != 0 {
+            changed(.folderRemoved(path: path))
+        } else if event.mask & UInt32(IN_DELETE_SELF) != 0 {
+            changed(.folderRemoved(path: path))
+        } else if event.mask & UInt32(IN_DELETE | IN_MOVED_FROM) != 0 {
             changed(.removed(path: path))
         } else if event.mask & UInt32(IN_ISDIR) != 0 {
             changed(.folderCreated(path: path))
         } else if event.mask & UInt32(IN_CLOSE_WRITE | IN_MOVED_TO) != 0 {
             changed(.written(path: path))
+        } else if event.mask & UInt32(IN_CREATE) != 0 {
+            changed(.fileCreated(path: path))
         }
     }
 }

@@ -27,7 +27,9 @@ public struct FunctionApp: Sendable {
     public let isHostBroken: Bool
 
     /// Binding types the host runs.
-    public static let registeredTypes: Set<String> = ["httptrigger", "http"]
+    public static let registeredTypes: Set<String> = [
+        "httptrigger", "http", "blobtrigger", "blob", "queuetrigger", "queue",
+    ]
 
     /// Functions an app may have.
     public static let functionLimit = 10_000

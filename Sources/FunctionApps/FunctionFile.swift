@@ -20,7 +20,7 @@ struct FunctionFile {
     ]
     static let bindingKeys = [
         "name", "type", "direction", "dataType", "cardinality", "connection", "properties", "authLevel", "methods",
-        "route", "webHookType",
+        "route", "webHookType", "path", "source", "access", "queueName",
     ]
 
     /// - Returns: the function, or nil when a problem is not a warning.
@@ -90,6 +90,12 @@ struct FunctionFile {
                 "AN2007", "Multiple bindings with name '\(binding.name)' discovered. Binding names must be unique.",
                 at: reader.value(binding.properties, "name"))
         }
+        let inputs = bindings.filter { !$0.isTrigger && $0.direction != .out }
+        if inputs.count > 1 {
+            reader.report(
+                "AN2007", "a function can have one input binding beside its trigger and has \(inputs.count)",
+                at: inputs[1].properties, remedy: "run(data) is given one value: the input's in place of the trigger's")
+        }
         return bindings
     }
 
@@ -130,7 +136,10 @@ struct FunctionFile {
                 remedy: "add \"direction\": \"out\"")
         }
         reader.checkKeys(of: value, known: Self.bindingKeys, in: "bindings")
-        return BindingMetadata(name: name, type: type, direction: direction, properties: value)
+        let binding = BindingMetadata(
+            name: name, type: type, direction: direction, properties: value, texts: texts(of: value, &reader))
+        checkStorage(binding, &reader)
+        return binding
     }
 
     private func isBindingName(_ name: String) -> Bool {
@@ -208,7 +217,7 @@ struct FunctionFile {
         return .bundle(folder: String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)]), script: path)
     }
 
-    private func expand(_ text: String, at value: JSONValue?, _ reader: inout ConfigurationReader) -> String {
+    func expand(_ text: String, at value: JSONValue?, _ reader: inout ConfigurationReader) -> String {
         do {
             return try settings.expand(text, place: value.map { reader.file.place(of: $0) })
         } catch {

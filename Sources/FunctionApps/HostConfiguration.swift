@@ -4,6 +4,7 @@
 /// sections `inferenceCache` and `azureml` are Andiron's. `docs/reference/host-json.md` lists them all.
 public import ConfigurationFiles
 public import Diagnostics
+internal import Glibc
 public import Invocations
 internal import JSONText
 
@@ -47,6 +48,45 @@ public struct InferenceCacheConfiguration: Sendable, Equatable {
     public init() {}
 }
 
+/// Settings of blob triggers, host.json `extensions.blobs`.
+public struct BlobsConfiguration: Sendable, Equatable {
+    /// `maxDegreeOfParallelism`: blobs scored at once by all functions together, default 8 for each core.
+    public var maxDegreeOfParallelism = 8 * coreCount
+    /// `poisonBlobThreshold`: attempts before a blob is given up, default 5.
+    public var poisonBlobThreshold = 5
+    /// `maxBlobBytes`: the largest blob that is scored, default 100 MiB (Andiron's).
+    public var maxBlobBytes = 100 << 20
+    /// `skipExistingBlobs`: leaves blobs alone that are there when a function first starts, default false (Andiron's).
+    public var skipExistingBlobs = false
+
+    public init() {}
+
+    static let coreCount = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+
+    /// Events fetched at once, as the storage extension derives it.
+    public var batchSize: Int { min(32, maxDegreeOfParallelism / 2 + 1) }
+    /// Running events below which the next batch is fetched.
+    public var newBatchThreshold: Int { maxDegreeOfParallelism - batchSize }
+}
+
+/// Settings of storage queues, host.json `extensions.queues`.
+public struct QueuesConfiguration: Sendable, Equatable {
+    /// `batchSize`: messages taken at once, 1 to 32, default 16.
+    public var batchSize = 16
+    /// `newBatchThreshold`: running messages below which more are taken, default half of batchSize.
+    public var newBatchThreshold = 8
+    /// `maxPollingInterval`: the longest pause between looks at an empty queue of another service, default 1 min.
+    public var maxPollingInterval = Duration.seconds(60)
+    /// `visibilityTimeout`: the pause before a failed message is tried again, default 0.
+    public var visibilityTimeout = Duration.zero
+    /// `maxDequeueCount`: attempts before a message goes to the poison queue, default 5.
+    public var maxDequeueCount = 5
+    /// `messageEncoding`: whether bodies are Base64 on the wire, default base64.
+    public var isBase64 = true
+
+    public init() {}
+}
+
 /// Everything host.json decides.
 public struct HostConfiguration: Sendable {
     /// `functionTimeout`: time span, default 30 minutes; nil is without limit (`-1`).
@@ -54,6 +94,8 @@ public struct HostConfiguration: Sendable {
     /// `functions`: the names to load; nil is all.
     public var functions: [String]?
     public var http = HTTPConfiguration()
+    public var blobs = BlobsConfiguration()
+    public var queues = QueuesConfiguration()
     /// `retry`: for functions that have none of their own.
     public var retry: RetryPolicy?
     /// `logging.logLevel`: category prefix to level.
@@ -86,6 +128,12 @@ public struct HostConfiguration: Sendable {
         "keyPrefix",
     ]
 
+    static let blobsKeys = ["maxDegreeOfParallelism", "poisonBlobThreshold", "maxBlobBytes", "skipExistingBlobs"]
+    static let queuesKeys = [
+        "batchSize", "newBatchThreshold", "maxPollingInterval", "visibilityTimeout", "maxDequeueCount",
+        "messageEncoding",
+    ]
+
     /// Every key Andiron acts on, as `section.key`, for the reference page's test.
     public static let documentedKeys =
         ["version", "functionTimeout", "functions", "retry", "watchDirectories", "watchFiles", "fileWatchingEnabled"]
@@ -94,6 +142,7 @@ public struct HostConfiguration: Sendable {
             "extensions.http.\($0)"
         }
         + cacheKeys.map { "inferenceCache.\($0)" }
+        + blobsKeys.map { "extensions.blobs.\($0)" } + queuesKeys.map { "extensions.queues.\($0)" }
 
     /// Reads host.json with the environment's `AzureFunctionsJobHost__…` laid over it.
     ///
@@ -131,7 +180,12 @@ public struct HostConfiguration: Sendable {
         watchFiles = reader.texts(root, "watchFiles") ?? []
         fileWatchingEnabled = reader.flag(root, "fileWatchingEnabled") ?? true
         retry = RetryPolicy.read(root, &reader)
-        readHTTP(reader.section(root, "extensions"), &reader)
+        let extensions = reader.section(root, "extensions")
+        readHTTP(extensions, &reader)
+        if let section = reader.section(extensions, "blobs", known: Self.blobsKeys) { blobs = .read(section, &reader) }
+        if let section = reader.section(extensions, "queues", known: Self.queuesKeys) {
+            queues = .read(section, &reader)
+        }
         readLogging(reader.section(root, "logging"), &reader)
         if let section = reader.section(root, "inferenceCache", known: Self.cacheKeys) {
             inferenceCache = .read(section, &reader)
@@ -192,6 +246,43 @@ public struct HostConfiguration: Sendable {
                     remedy: "one of Trace, Debug, Information, Warning, Error, Critical, None")
             }
         }
+    }
+}
+
+extension BlobsConfiguration {
+    static func read(_ section: JSONValue, _ reader: inout ConfigurationReader) -> Self {
+        var blobs = BlobsConfiguration()
+        blobs.maxDegreeOfParallelism =
+            reader.integer(section, "maxDegreeOfParallelism", in: 1...10_000) ?? blobs.maxDegreeOfParallelism
+        blobs.poisonBlobThreshold =
+            reader.integer(section, "poisonBlobThreshold", in: 1...1_000_000) ?? blobs.poisonBlobThreshold
+        blobs.maxBlobBytes = reader.integer(section, "maxBlobBytes", in: 1...(512 << 20)) ?? blobs.maxBlobBytes
+        blobs.skipExistingBlobs = reader.flag(section, "skipExistingBlobs") ?? false
+        return blobs
+    }
+}
+
+extension QueuesConfiguration {
+    static func read(_ section: JSONValue, _ reader: inout ConfigurationReader) -> Self {
+        var queues = QueuesConfiguration()
+        queues.batchSize = reader.integer(section, "batchSize", in: 1...32) ?? queues.batchSize
+        queues.newBatchThreshold =
+            reader.integer(section, "newBatchThreshold", in: 0...10_000) ?? queues.batchSize / 2
+        queues.maxPollingInterval =
+            reader.duration(section, "maxPollingInterval", in: .milliseconds(100) ... .seconds(86_400))
+            ?? queues.maxPollingInterval
+        queues.visibilityTimeout =
+            reader.duration(section, "visibilityTimeout", in: .zero ... .seconds(604_800)) ?? .zero
+        queues.maxDequeueCount = reader.integer(section, "maxDequeueCount", in: 1...1_000_000) ?? 5
+        if let word = reader.text(section, "messageEncoding") {
+            if !["base64", "none"].contains(word.lowercased()) {
+                reader.report(
+                    "AN2003", "'messageEncoding' is '\(word)'", at: reader.value(section, "messageEncoding"),
+                    remedy: "base64 or none")
+            }
+            queues.isBase64 = word.lowercased() != "none"
+        }
+        return queues
     }
 }
 

@@ -77,7 +77,8 @@ final class AppWatcher {
             note(path)
             // Files may have come before the watch did.
             for name in folderEntries(path) { note(path + "/" + name) }
-        case .written(let path), .removed(let path): note(path)
+        case .written(let path), .removed(let path), .folderRemoved(let path): note(path)
+        case .fileCreated: return
         }
         if reloadsApp || !changedPaths.isEmpty { timer?.start(after: Self.settleTime) }
     }

@@ -90,9 +90,12 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
 
     private func line(_ record: InvocationRecord) -> String {
         var text = "\(record.functionName) "
-        text += record.status > 0 ? "\(record.status)" : record.succeeded ? "succeeded" : "failed"
+        text +=
+            record.status > 0 && record.source == nil ? "\(record.status)" : record.succeeded ? "succeeded" : "failed"
         text += " \(milliseconds(record.stages.total)) ms"
         if let cache = record.cache { text += " \(cache.rawValue)" }
+        if let source = record.source { text += " \(source)" }
+        if let parent = record.parent { text += " (from \(parent))" }
         if let failure = record.failure { text += "  \(failure)  (Id=\(record.id))" }
         if format == .plain {
             for stage in Stage.allCases where record.stages[stage] > 0 {

@@ -67,6 +67,7 @@ public final class Dispatcher: InvocationDispatching {
             do throws(InvocationFailure) {
                 invocation.inputs = []
                 try await bindings.read(invocation)
+                if let input = invocation.inputs.first { invocation.event.body = input.value ?? [] }
                 let outcome = await runtime.pipeline.score(invocation).value()
                 guard let response = outcome.response, outcome.failure == nil, response.status < 400 else {
                     return outcome
@@ -114,12 +115,16 @@ public final class Dispatcher: InvocationDispatching {
 
     private func record(of invocation: Invocation, _ outcome: InvocationOutcome) -> InvocationRecord {
         let failure = outcome.failure
-        return InvocationRecord(
+        var record = InvocationRecord(
             id: invocation.id, functionName: invocation.functionName, trigger: invocation.event.trigger,
             succeeded: failure == nil, status: failure?.status ?? outcome.response?.status ?? 0,
             cache: invocation.cache,
             stages: invocation.stages, inputByteCount: invocation.event.body.count,
             outputByteCount: outcome.response?.body.count ?? 0, failure: failure.map { "\($0.code) \($0.message)" })
+        record.source = invocation.event.source
+        record.parent = invocation.event.parent
+        record.attempt = invocation.event.attempt
+        return record
     }
 
     /// Waits until nothing is under way.

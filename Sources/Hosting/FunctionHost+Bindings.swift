@@ -2,8 +2,10 @@
 internal import Bindings
 internal import Diagnostics
 internal import EventLoops
+internal import FunctionApps
 internal import Invocations
 internal import JSONText
+internal import StorageAccounts
 internal import Triggers
 
 extension FunctionHost {
@@ -24,11 +26,18 @@ extension FunctionHost {
     private func listenerKey(_ trigger: BindingMetadata) -> String {
         var writer = JSONWriter()
         writer.value(trigger.properties)
-        return String(decoding: writer.bytes, as: UTF8.self)
+        return String(decoding: writer.bytes, as: UTF8.self) + "\(app.configuration.blobs)\(app.configuration.queues)"
     }
 
     private func makeListener(of function: FunctionMetadata, _ trigger: BindingMetadata) -> (any TriggerListener)? {
         switch trigger.type.lowercased() {
+        case "blobtrigger":
+            DeferredListener(source: trigger.text("path") ?? "", functionName: function.name, log: log) { [self] in
+                BlobListener(
+                    functionName: function.name, pattern: try BlobPathPattern(trigger.text("path") ?? ""),
+                    account: try storage.open(), slots: storage.slots, configuration: app.configuration.blobs,
+                    dispatcher: dispatcher, log: log)
+            }
         default: nil
         }
     }
@@ -52,13 +61,40 @@ extension FunctionHost {
 
     private func makeInput(_ binding: BindingMetadata, _ function: FunctionMetadata) -> (any InputBinding)? {
         switch binding.type.lowercased() {
+        case "blob":
+            template(binding, "path").map {
+                BlobInput(
+                    name: binding.name, path: $0, byteLimit: app.configuration.blobs.maxBlobBytes,
+                    store: blobStore(binding))
+            }
         default: nil
         }
     }
 
     private func makeOutput(_ binding: BindingMetadata, _ function: FunctionMetadata) -> (any OutputBinding)? {
         switch binding.type.lowercased() {
+        case "blob":
+            template(binding, "path").map { BlobOutput(name: binding.name, path: $0, store: blobStore(binding)) }
+        case "queue":
+            template(binding, "queueName").map {
+                QueueOutput(
+                    name: binding.name, queue: $0, isBase64: app.configuration.queues.isBase64,
+                    store: queueStore(binding))
+            }
         default: nil
         }
+    }
+
+    /// A text property as a template; it was checked when the app was loaded.
+    private func template(_ binding: BindingMetadata, _ key: String) -> BindingTemplate? {
+        try? BindingTemplate(binding.text(key) ?? "")
+    }
+
+    private func blobStore(_ binding: BindingMetadata) -> BlobStoreSource {
+        { [unowned self] () throws(StorageError) in try storage.open() }
+    }
+
+    private func queueStore(_ binding: BindingMetadata) -> QueueStoreSource {
+        { [unowned self] () throws(StorageError) in try storage.open() }
     }
 }

@@ -57,6 +57,7 @@ public final class FunctionHost {
     private var responder: HostResponder?
     private var watcher: AppWatcher?
     let listeners: ListenerTable
+    let storage: HostStorage
     private var retiring = 0
 
     /// - Parameter logPath: where `log` ends up, to be named in answers.
@@ -68,6 +69,9 @@ public final class FunctionHost {
         listeners = ListenerTable(log: log)
         keys = KeyStore(folder: options.stateFolder + "/secrets")
         app = FunctionApp.load(folder: options.folder, environment: options.environment, only: options.functions)
+        storage = HostStorage(
+            root: options.storageFolder ?? options.folder + "/storage",
+            slotLimit: app.configuration.blobs.maxDegreeOfParallelism, log: log)
         environments = PythonEnvironments(
             cacheFolder: options.cacheFolder, python: app.settings["ANDIRON_PYTHON"] ?? "python3", log: log)
     }
@@ -141,6 +145,7 @@ public final class FunctionHost {
             return
         }
         self.app = app
+        storage.slots.limit = app.configuration.blobs.maxDegreeOfParallelism
         updateCache()
         let old = runtimes
         runtimes = app.functions.map { function in
@@ -343,6 +348,7 @@ public final class FunctionHost {
         patience.stop()
         for runtime in runtimes { runtime.python?.pool?.kill() }
         redis?.close()
+        await storage.close()
         change(to: .stopped)
         log(
             HostEvent(

@@ -1,4 +1,5 @@
 /// `/healthz`, `/livez`, `/readyz`, `/metrics`, `/openapi.json`: for probes, Prometheus and clients.
+internal import Triggers
 internal import ConfigurationFiles
 internal import Diagnostics
 internal import EventLoops
@@ -44,6 +45,9 @@ final class HealthAPI {
         for runtime in host.runtimes {
             let status = runtime.python?.pool?.status
             let failure = runtime.python?.loadFailure?.message ?? status?.failure
+            if let trouble = host.listeners.listener(of: runtime.metadata.name)?.failure {
+                text += "[-] trigger of \(runtime.metadata.name): \(trouble.message)\n"
+            }
             if let failure {
                 text += "[-] function \(runtime.metadata.name): \(failure)\n"
             } else if let status {
@@ -65,7 +69,7 @@ final class HealthAPI {
         text.gauge("andiron_uptime_seconds", "", Double(monotonicNanoseconds() - host.startedAt) / 1e9)
         for runtime in host.runtimes {
             let name = runtime.metadata.name
-            runtime.metrics.appendPrometheus(function: name, trigger: "http", to: &text)
+            runtime.metrics.appendPrometheus(function: name, trigger: runtime.metadata.triggerKind, to: &text)
             guard let pool = runtime.python?.pool else { continue }
             let status = pool.status
             for (state, count) in [("ready", status.ready), ("starting", status.starting), ("busy", status.busy)] {

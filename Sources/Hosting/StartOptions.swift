@@ -20,6 +20,8 @@ public struct StartOptions: Sendable {
     public var shutdownTimeout = Duration.seconds(25)
     /// Where logs, keys and state lie.
     public var stateFolder: String
+    /// The storage account's folder; nil is `storage` in the app's folder.
+    public var storageFolder: String?
     /// Where environments and the worker program lie.
     public var cacheFolder: String
     /// The process environment.

@@ -23,13 +23,21 @@ public struct BindingMetadata: Sendable {
     public let direction: BindingDirection
     /// The whole entry, for properties that only one kind of binding has.
     public let properties: JSONValue
+    private let texts: [String: String]
 
-    public init(name: String, type: String, direction: BindingDirection, properties: JSONValue) {
+    /// - Parameter texts: the text properties by lower-case name, settings replaced.
+    public init(
+        name: String, type: String, direction: BindingDirection, properties: JSONValue, texts: [String: String] = [:]
+    ) {
         self.name = name
         self.type = type
         self.direction = direction
         self.properties = properties
+        self.texts = texts
     }
+
+    /// A text property in any case, with `%Name%` replaced by settings where the property allows it.
+    public func text(_ key: String) -> String? { texts[key.lowercased()] }
 
     /// True for a trigger: its type ends in `trigger`.
     public var isTrigger: Bool { type.lowercased().hasSuffix("trigger") }
@@ -111,6 +119,12 @@ public struct FunctionMetadata: Sendable {
 
     /// True for what the host answers itself.
     public var isBuiltIn: Bool { entryPoint == .echo || entryPoint == .size }
+
+    /// The kind of trigger in the words of `faas.trigger`: `http`, `blob`, `queue`.
+    public var triggerKind: String {
+        let type = triggerType.lowercased()
+        return type.hasSuffix("trigger") ? String(type.dropLast(7)) : type
+    }
 
     /// The trigger binding's type as written.
     public var triggerType: String { bindings.first { $0.isTrigger }?.type ?? "" }

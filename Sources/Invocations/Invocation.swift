@@ -15,6 +15,12 @@ public struct TriggerEvent: Sendable {
     public var routeParameters: [(name: String, value: String?)]
     /// What binding expressions can name; for HTTP it is made from the request when it is asked for.
     public var data: BindingData
+    /// Where it came from, for people: a blob's path, a message's queue; nil for HTTP.
+    public var source: String?
+    /// The invocation that caused it, when one of this host did.
+    public var parent: String?
+    /// How often this event has been tried, this time included.
+    public var attempt = 1
 
     public init(
         trigger: String, body: [UInt8], head: RequestHead? = nil,
@@ -33,7 +39,7 @@ public struct TriggerEvent: Sendable {
 public final class Invocation {
     public let id: InvocationID
     public let functionName: String
-    public let event: TriggerEvent
+    public var event: TriggerEvent
     public var stages: StageTimes
     /// What the cache did; nil when no cache was asked.
     public var cache: CacheResult?

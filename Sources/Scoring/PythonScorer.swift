@@ -186,7 +186,13 @@ public final class PythonScorer: Scorer {
     }
 
     private func input(_ event: TriggerEvent, _ report: ScriptReport) -> WorkerInput {
-        guard let head = event.head else { return .body(event.body) }
+        guard let head = event.head else {
+            if report.mode != "rawhttp", !report.wantsHeaders { return .body(event.body) }
+            // A script that asks for a request gets one: a POST whose headers say what the trigger knows.
+            return .request(
+                RequestParts(
+                    method: "POST", path: "/", query: nil, headers: Self.headers(of: event), body: event.body))
+        }
         let isPlain = report.mode != "rawhttp" && !report.wantsHeaders && !head.isMethod("GET")
         if isPlain { return .body(event.body) }
         return .request(
@@ -195,6 +201,18 @@ public final class PythonScorer: Scorer {
                 path: PercentCoding.decode(head.path) ?? String(decoding: head.path, as: UTF8.self),
                 query: head.query.map { String(decoding: $0, as: UTF8.self) }, headers: head.allFields, body: event.body
             ))
+    }
+
+    private static func headers(of event: TriggerEvent) -> [(name: String, value: String)] {
+        var headers = [(name: "Content-Type", value: "application/octet-stream")]
+        for name in event.data.names {
+            guard name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != 0x3A }),
+                let text = try? event.data[name]?.text(format: nil), !text.isEmpty,
+                !text.utf8.contains(where: { $0 < 0x20 })
+            else { continue }
+            headers.append(("X-Trigger-\(name)", text))
+        }
+        return headers
     }
 
     private func response(_ result: WorkerResult) -> ScoringResponse {

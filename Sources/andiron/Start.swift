@@ -50,6 +50,9 @@ struct Start: ParsableCommand {
     @Flag(help: "Give failures the Functions host's empty body.")
     var strict = false
 
+    @Option(help: "Folder of the storage account: containers, receipts, queues (default: storage in the app).")
+    var storage: String?
+
     @Option(help: "Write every record as NDJSON to this file as well.")
     var logFile: String?
 
@@ -90,6 +93,7 @@ struct Start: ParsableCommand {
         options.corsOrigins = cors.map { [$0] }
         options.corsCredentials = corsCredentials
         options.isStrict = strict
+        options.storageFolder = storage.map { absolutePath($0, in: currentFolder()) }
         options.shutdownTimeout = .milliseconds(Int(shutdownTimeout * 1000))
         let format = OutputFormat(rawValue: output) ?? .compact
         let writer = LineWriter(descriptor: 1)

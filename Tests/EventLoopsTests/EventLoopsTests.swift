@@ -123,7 +123,8 @@ import Testing
             await seen.wait()
             return log.list
         }
-        #expect(changes == [.written(path: folder.path + "/a"), .removed(path: folder.path + "/a")])
+        #expect(changes.last == .removed(path: folder.path + "/a"))
+        #expect(changes.contains(.written(path: folder.path + "/a")))
     }
 
     @Test func `digests and comparisons are right`() {

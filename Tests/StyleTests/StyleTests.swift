@@ -23,17 +23,19 @@ struct SourceFile {
 enum Rules {
     /// The layer of each module; a module imports only from lower layers.
     static let layers: [String: Int] = [
-        "CUV": 0, "CHiredis": 0, "CCurl": 0, "COpenSSL": 0, "CYAML": 0, "CSQLite": 0, "JSONText": 0, "HTTPMessages": 0,
+        "CUV": 0, "CHiredis": 0, "CCurl": 0, "COpenSSL": 0, "CYAML": 0, "CSQLite": 0, "CLinux": 0, "JSONText": 0,
+        "HTTPMessages": 0,
         "Diagnostics": 1,
         "EventLoops": 2, "Invocations": 3, "HTTPServers": 3, "HTTPClients": 3, "RedisClients": 3, "DurableStores": 3,
         "ConfigurationFiles": 3,
-        "FunctionApps": 4, "Bundles": 4, "Workers": 5, "Scoring": 6, "Triggers": 6, "Bindings": 6, "Hosting": 7,
+        "FunctionApps": 4, "Bundles": 4, "Workers": 5, "StorageAccounts": 5, "Scoring": 6, "Triggers": 6, "Bindings": 6,
+        "Hosting": 7,
         "andiron": 8,
         "CArchive": 0, "Images": 4,
     ]
     static let owners = [
         "CUV": "EventLoops", "COpenSSL": "EventLoops", "CHiredis": "RedisClients", "CCurl": "HTTPClients",
-        "CYAML": "Bundles", "CSQLite": "DurableStores",
+        "CYAML": "Bundles", "CSQLite": "DurableStores", "CLinux": "StorageAccounts",
         "CArchive": "Images",
     ]
     static let bannedWords = ["Manager", "Helper", "Util", "Impl", "Abstract", "Common", "Misc", "Extensions"]
