@@ -11,7 +11,7 @@ DEBIAN_BENCH := nginx-light wrk
 DEBIAN_FUZZ := libhttp-parser-dev
 # Whole-program optimisation across the modules, and no exclusivity checks at run time: debug builds and tests
 # keep them (docs/decisions/005-release-flags.md).
-RELEASE := -c release --static-swift-stdlib -Xswiftc -cross-module-optimization -Xswiftc -enforce-exclusivity=unchecked
+RELEASE := -c release --static-swift-stdlib -Xswiftc -cross-module-optimization -Xswiftc -enforce-exclusivity=unchecked -Xswiftc -Xfrontend -Xswiftc -disable-dynamic-actor-isolation
 ANDIRON := .build/release/andiron
 VENV := .venv
 export ANDIRON_TEST_CACHE := $(CURDIR)/.build/andiron-cache

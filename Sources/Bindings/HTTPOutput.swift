@@ -7,7 +7,7 @@ internal import JSONText
 
 /// Builds responses of function routes.
 @EventLoop
-public struct HTTPOutput {
+public final class HTTPOutput {
     /// Gives failures the Functions host's empty body.
     public let isStrict: Bool
     /// Where a person finds the log.
@@ -72,11 +72,21 @@ public struct HTTPOutput {
 
 // MARK: Timing
 
-private let cacheHit = Array("X-Cache: HIT\r\n".utf8)
-private let cacheMiss = Array("X-Cache: MISS\r\n".utf8)
-private let cacheBypass = Array("X-Cache: BYPASS\r\n".utf8)
-private let timingStart = Array("Server-Timing: total;dur=".utf8)
-private let stages: [(stage: Stage, start: [UInt8])] = Stage.allCases.map { ($0, Array(", \($0.name);dur=".utf8)) }
+extension Stage {
+    /// What stands before its time: the separator and ``Stage/name``, as a literal that needs no storage.
+    fileprivate var timingStart: StaticString {
+        switch self {
+        case .accept: ", accept;dur="
+        case .auth: ", auth;dur="
+        case .bind: ", bind;dur="
+        case .cacheLookup: ", cache_lookup;dur="
+        case .workerWait: ", worker_wait;dur="
+        case .score: ", score;dur="
+        case .cacheStore: ", cache_store;dur="
+        case .output: ", output;dur="
+        }
+    }
+}
 
 /// Appends `X-Cache` and `Server-Timing` (milliseconds; cold-start phases when it waited for a worker).
 @EventLoop
@@ -87,16 +97,16 @@ public func appendTiming(_ invocation: Invocation, to fields: inout HTTPFields) 
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: ByteCursor.capacity) { memory in
             var line = ByteCursor(memory: memory)
             switch invocation.cache {
-            case .hit: line.append(cacheHit)
-            case .miss: line.append(cacheMiss)
-            case .bypass: line.append(cacheBypass)
+            case .hit: line.append("X-Cache: HIT\r\n" as StaticString)
+            case .miss: line.append("X-Cache: MISS\r\n" as StaticString)
+            case .bypass: line.append("X-Cache: BYPASS\r\n" as StaticString)
             case nil: break
             }
-            line.append(timingStart)
+            line.append("Server-Timing: total;dur=" as StaticString)
             line.append(milliseconds: times.total)
-            for (stage, start) in stages where times[stage] > 0 {
-                line.append(start)
-                line.append(milliseconds: times[stage])
+            times.forEachStage { stage, nanoseconds in
+                line.append(stage.timingStart)
+                line.append(milliseconds: nanoseconds)
             }
             for phase in invocation.coldStart {
                 line.append(Array(", cold_\(phase.name);dur=".utf8))
@@ -135,6 +145,14 @@ struct ByteCursor {
             (base + count).initialize(from: start, count: source.count)
         }
         count += bytes.count
+    }
+
+    @inline(__always)
+    mutating func append(_ text: StaticString) {
+        let length = text.utf8CodeUnitCount
+        guard count + length <= memory.count, let base = memory.baseAddress else { return }
+        (base + count).initialize(from: text.utf8Start, count: length)
+        count += length
     }
 
     /// Nanoseconds as milliseconds with six decimals.

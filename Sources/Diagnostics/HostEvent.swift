@@ -36,6 +36,9 @@ public enum EventKind: String, Sendable, CaseIterable {
 public enum Stage: Int, Sendable, CaseIterable {
     case accept, auth, bind, cacheLookup, workerWait, score, cacheStore, output
 
+    /// How many there are.
+    public static let count = 8
+
     /// The name in `Server-Timing`, records and metrics.
     public var name: String {
         switch self {
@@ -89,6 +92,14 @@ public struct StageTimes: Sendable {
 
     /// Nanoseconds spent in `stage`.
     public subscript(stage: Stage) -> UInt64 { nanoseconds[stage.rawValue] }
+
+    /// Calls `body` with each stage that took time, in their order, without building a list of them.
+    @inline(__always)
+    public func forEachStage(_ body: (Stage, UInt64) -> Void) {
+        for index in 0..<Stage.count where nanoseconds[index] > 0 {
+            if let stage = Stage(rawValue: index) { body(stage, nanoseconds[index]) }
+        }
+    }
 
     /// Nanoseconds in all stages.
     public var total: UInt64 { since &- start }

@@ -26,9 +26,9 @@ final class StoreLock {
             throw StoreError.unopenable(path: path, reason: "\(file): \(String(cString: strerror(errno)))")
         }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            let holder = Self.holder(descriptor)
-            Glibc.close(descriptor)
-            throw StoreError.held(path: path, holder: holder)
+            // The descriptor is closed by `deinit`, which runs for an init that throws here, and once only: the number
+            // may already be another thread's.
+            throw StoreError.held(path: path, holder: Self.holder(descriptor))
         }
         let line = Array("\(getpid())\n".utf8)
         ftruncate(descriptor, 0)

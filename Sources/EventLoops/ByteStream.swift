@@ -24,7 +24,7 @@ extension ByteStreamReader {
 
 /// Reads and writes bytes; closed when dropped.
 @EventLoop
-public final class ByteStream: TurnEnd {
+public final class ByteStream {
     private let handle: UnsafeMutableRawPointer
     private unowned(unsafe) var reader: (any ByteStreamReader)?
     private var tail: [UInt8] = []
@@ -97,23 +97,22 @@ public final class ByteStream: TurnEnd {
             stream,
             { handle, suggested, buffer in
                 guard let data = handle?.pointee.data, let buffer else { return }
-                let target = Unchecked(value: buffer)
                 // SAFETY: `data` is the stream object until it is closed.
                 let me = Unmanaged<ByteStream>.fromOpaque(data).takeUnretainedValue()
-                EventLoop.assumeIsolated {
-                    let wanted = me.tls == nil ? me.reader?.streamReadDestination() : nil
-                    let memory = wanted ?? ByteStream.sharedBuffer
-                    target.value.pointee = uv_buf_init(
-                        memory.baseAddress?.assumingMemoryBound(to: CChar.self), UInt32(memory.count))
+                let memory = EventLoop.assumeIsolated(me) {
+                    ($0.tls == nil ? $0.reader?.streamReadDestination() : nil) ?? ByteStream.sharedBuffer
                 }
+                buffer.pointee = uv_buf_init(
+                    memory.baseAddress?.assumingMemoryBound(to: CChar.self), UInt32(memory.count))
             },
             { handle, count, buffer in
                 guard let data = handle?.pointee.data, count != 0 else { return }
-                // An end that comes together with the last bytes has no buffer.
-                let bytes = Unchecked(value: UnsafeRawPointer(buffer?.pointee.base))
                 // SAFETY: as above.
                 let me = Unmanaged<ByteStream>.fromOpaque(data).takeUnretainedValue()
-                EventLoop.assumeIsolated { me.received(count, bytes.value) }
+                // An end that comes together with the last bytes has no buffer.
+                EventLoop.assumeIsolated((me, count, UnsafeRawPointer(buffer?.pointee.base))) {
+                    $0.0.received($0.1, $0.2)
+                }
             })
     }
 
@@ -248,7 +247,7 @@ public final class ByteStream: TurnEnd {
                 guard let raw, let data = raw.pointee.data else { return }
                 let request = Unmanaged<WriteRequest>.fromOpaque(data).takeRetainedValue()  // SAFETY: see above.
                 raw.deallocate()
-                EventLoop.assumeIsolated { request.finished() }
+                EventLoop.assumeIsolated(request) { $0.finished() }
             }
             if status != 0 {
                 Unmanaged.passUnretained(request).release()  // SAFETY: the callback will not come.

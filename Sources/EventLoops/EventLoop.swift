@@ -13,6 +13,9 @@ public actor EventLoop {
     }
 
     /// Runs `operation` here and now, from a C callback that is known to be on the loop; traps elsewhere.
+    ///
+    /// The check that the closure does not escape allocates its context; for callbacks that come with every request
+    /// there is ``assumeIsolated(_:_:)``.
     @inlinable @inline(__always)
     public static func assumeIsolated<T>(_ operation: @EventLoop () throws -> T) rethrows -> T {
         precondition(executor.isCurrent, "not on the event loop's thread")
@@ -20,6 +23,14 @@ public actor EventLoop {
             // SAFETY: the closure differs from the plain one only in its isolation, just checked.
             try unsafeBitCast(operation, to: (() throws -> T).self)()
         }
+    }
+
+    /// The same with the one value the operation needs, so that the closure need not capture anything.
+    @inlinable @inline(__always)
+    public static func assumeIsolated<A, T>(_ argument: A, _ operation: @escaping @EventLoop (A) -> T) -> T {
+        precondition(executor.isCurrent, "not on the event loop's thread")
+        // SAFETY: as above.
+        return unsafeBitCast(operation, to: ((A) -> T).self)(argument)
     }
 }
 

@@ -22,7 +22,9 @@ public final class LoopExecutor: SerialExecutor, TaskExecutor, @unchecked Sendab
     private let spin: UnsafeMutablePointer<uv_idle_t>
     private var local: [UnownedJob] = []
     private var spare: [UnownedJob] = []
-    private var ending: [any TurnEnd] = []
+    /// Streams that have something to write when this turn ends, after all its callbacks and jobs.
+    private var ending: [ByteStream] = []
+    private var endingOthers: [any TurnEnd] = []
     private let remote = Mutex<[UnownedJob]>([])
     private let thread = Atomic<UInt>(0)
     private let remoteJobCount = Atomic<Int>(0)
@@ -96,7 +98,9 @@ public final class LoopExecutor: SerialExecutor, TaskExecutor, @unchecked Sendab
 
     public func checkIsolated() { precondition(isCurrent, "not on the event loop's thread") }
 
-    func atTurnEnd(_ object: any TurnEnd) { ending.append(object) }
+    func atTurnEnd(_ stream: ByteStream) { ending.append(stream) }
+
+    func atTurnEnd(_ other: any TurnEnd) { endingOthers.append(other) }
 
     private func takeRemote() {
         remote.withLock { jobs in
@@ -123,12 +127,10 @@ public final class LoopExecutor: SerialExecutor, TaskExecutor, @unchecked Sendab
     }
 
     private func flush() {
-        var index = 0
-        while index < ending.count {
-            let object = ending[index]
-            index += 1
-            EventLoop.assumeIsolated { object.turnEnded() }
-        }
-        ending.removeAll(keepingCapacity: true)
+        // Their order does not matter, and what is taken from the end needs no counting of references.
+        repeat {
+            while let other = endingOthers.popLast() { EventLoop.assumeIsolated { other.turnEnded() } }
+            while let stream = ending.popLast() { EventLoop.assumeIsolated(stream) { $0.turnEnded() } }
+        } while !endingOthers.isEmpty
     }
 }

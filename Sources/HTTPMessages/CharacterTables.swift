@@ -1,18 +1,15 @@
-/// Character classes of RFC 9110 and 9112 as tables of 256 answers.
+/// Character classes of RFC 9110 and 9112.
 
 enum CharacterTables {
-    /// `tchar`: what names and methods are made of.
-    static let token: [Bool] = table { byte in
-        switch byte {
-        case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "a")...UInt8(ascii: "z"),
-            UInt8(ascii: "A")...UInt8(ascii: "Z"):
-            true
-        default: "!#$%&'*+-.^_`|~".utf8.contains(byte)
-        }
-    }
+    // One bit for each byte below 64, and for each from 64 to 127.
+    private static let lowTokens: UInt64 = 0x03FF_6CFA_0000_0000
+    private static let highTokens: UInt64 = 0x57FF_FFFF_C7FF_FFFE
 
-    private static func table(_ member: (UInt8) -> Bool) -> [Bool] {
-        (0...255).map { member(UInt8($0)) }
+    /// `tchar`: what names and methods are made of.
+    @inline(__always)
+    static func isToken(_ byte: UInt8) -> Bool {
+        let bits = byte < 64 ? lowTokens : highTokens
+        return byte < 128 && bits >> UInt64(byte & 63) & 1 != 0
     }
 }
 

@@ -20,7 +20,7 @@ public struct HTTPFields: Sendable {
     ///   character: a response must not be split by what a function returns.
     @discardableResult
     public mutating func add(_ name: String, _ value: String) -> Bool {
-        guard !name.isEmpty, name.utf8.allSatisfy({ CharacterTables.token[Int($0)] }),
+        guard !name.isEmpty, name.utf8.allSatisfy({ CharacterTables.isToken($0) }),
             value.utf8.allSatisfy({ $0 == 0x09 || ($0 >= 0x20 && $0 != 0x7F) })
         else { return false }
         bytes.append(contentsOf: name.utf8)
@@ -33,7 +33,7 @@ public struct HTTPFields: Sendable {
     }
 
     /// Adds fields that are known to be well-formed.
-    public mutating func append(lines: [UInt8]) { bytes.append(contentsOf: lines) }
+    public mutating func append(lines: [UInt8]) { bytes.append(lines) }
 
     /// Whether a field of that name is there, in any case.
     public func contains(_ name: String) -> Bool { value(of: name) != nil }

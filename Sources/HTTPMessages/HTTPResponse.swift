@@ -33,21 +33,42 @@ public struct HTTPResponse: Sendable {
 
     /// Appends the head. `date` is an HTTP date.
     public func appendHead(to bytes: inout [UInt8], date: [UInt8], keepsAlive: Bool, minorVersion: Int) {
-        bytes.append(contentsOf: StatusLines.line(status))
-        bytes.append(contentsOf: fields.bytes)
+        if status == 200 {
+            bytes.append("HTTP/1.1 200 OK\r\n" as StaticString)
+        } else {
+            bytes.append(StatusLines.line(status))
+        }
+        bytes.append(fields.bytes)
         if allowsBody {
-            bytes.append(contentsOf: StatusLines.contentLength)
+            bytes.append("Content-Length: " as StaticString)
             appendDecimal(body.count, to: &bytes)
-            bytes.append(contentsOf: StatusLines.lineEnd)
+            bytes.append("\r\nDate: " as StaticString)
+        } else {
+            bytes.append("Date: " as StaticString)
         }
-        bytes.append(contentsOf: StatusLines.date)
-        bytes.append(contentsOf: date)
+        bytes.append(date)
         if !keepsAlive {
-            bytes.append(contentsOf: StatusLines.connectionClose)
+            bytes.append("\r\nConnection: close\r\n\r\n" as StaticString)
         } else if minorVersion == 0 {
-            bytes.append(contentsOf: StatusLines.connectionKeepAlive)
+            bytes.append("\r\nConnection: keep-alive\r\n\r\n" as StaticString)
+        } else {
+            bytes.append("\r\n\r\n" as StaticString)
         }
-        bytes.append(contentsOf: StatusLines.headEnd)
+    }
+}
+
+extension [UInt8] {
+    /// Appends the bytes of a literal, which needs no storage of its own.
+    @inline(__always)
+    mutating func append(_ text: StaticString) {
+        // The literal lives as long as the process, and says how long it is.
+        unsafe append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    /// Appends other bytes without taking part in their ownership.
+    @inline(__always)
+    mutating func append(_ bytes: borrowing [UInt8]) {
+        unsafe bytes.withUnsafeBufferPointer { unsafe append(contentsOf: $0) }
     }
 }
 
@@ -58,27 +79,17 @@ public func appendDecimal(_ value: Int, to bytes: inout [UInt8]) {
         return
     }
     var digits: InlineArray<20, UInt8> = .init(repeating: 0)
-    var count = 0
+    var first = 20
     var rest = value
     while rest > 0 {
-        digits[count] = UInt8(truncatingIfNeeded: 48 + rest % 10)
+        first -= 1
+        digits[first] = UInt8(truncatingIfNeeded: 48 + rest % 10)
         rest /= 10
-        count += 1
     }
-    while count > 0 {
-        count -= 1
-        bytes.append(digits[count])
-    }
+    unsafe digits.span.withUnsafeBufferPointer { unsafe bytes.append(contentsOf: $0[first...]) }
 }
 
 enum StatusLines {
-    static let contentLength = Array("Content-Length: ".utf8)
-    static let date = Array("Date: ".utf8)
-    static let lineEnd = Array("\r\n".utf8)
-    static let headEnd = Array("\r\n\r\n".utf8)
-    static let connectionClose = Array("\r\nConnection: close".utf8)
-    static let connectionKeepAlive = Array("\r\nConnection: keep-alive".utf8)
-
     private static let lines: [[UInt8]] = (0..<600).map { Array("HTTP/1.1 \($0) \(reason($0))\r\n".utf8) }
 
     static func line(_ status: Int) -> [UInt8] { lines[status >= 100 && status < 600 ? status : 500] }

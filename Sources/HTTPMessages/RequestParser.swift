@@ -112,7 +112,7 @@ private struct HeadState {
 
     private mutating func requestLine(_ bytes: Span<UInt8>, from start: Int) throws(HTTPParseError) -> Int? {
         var index = start
-        while index < bytes.count, CharacterTables.token[Int(bytes[index])] { index += 1 }
+        while index < bytes.count, CharacterTables.isToken(bytes[index]) { index += 1 }
         guard index - start <= 32 else { throw HTTPParseError(501, "the method is too long") }
         guard index < bytes.count else { return nil }
         guard index > start, bytes[index] == 0x20 else { throw HTTPParseError(400, "the request line is malformed") }
@@ -154,7 +154,7 @@ private struct HeadState {
 
     private mutating func fieldLine(_ bytes: Span<UInt8>, from start: Int) throws(HTTPParseError) -> Int? {
         var index = start
-        while index < bytes.count, CharacterTables.token[Int(bytes[index])] { index += 1 }
+        while index < bytes.count, CharacterTables.isToken(bytes[index]) { index += 1 }
         guard index < bytes.count else { return nil }
         guard index > start, bytes[index] == UInt8(ascii: ":") else {
             switch bytes[start] {
@@ -255,7 +255,7 @@ private struct HeadState {
     }
 
     /// Checks what the fields say together, and builds the head.
-    func head(_ bytes: Span<UInt8>, end: Int) throws(HTTPParseError) -> RequestHead {
+    consuming func head(_ bytes: Span<UInt8>, end: Int) throws(HTTPParseError) -> RequestHead {
         if minorVersion == 1, hosts != 1 {
             throw HTTPParseError(400, hosts == 0 ? "the Host header is missing" : "two Host headers")
         }

@@ -4,7 +4,7 @@ internal import HTTPMessages
 
 /// Owned by its listener until it is closed.
 @EventLoop
-final class HTTPConnection: ByteStreamReader {
+final class HTTPConnection: ByteStreamReader, Receiver {
     private enum State {
         /// Between or inside heads. Leaves to `body`, `chunks`, `responding`, `closed`.
         case head
@@ -13,12 +13,13 @@ final class HTTPConnection: ByteStreamReader {
         /// Reading a chunked body. Leaves to `responding`, `closed`.
         case chunks(RequestHead, ChunkedDecoder)
         /// The responder is at work. Leaves to `head`, `closed`.
-        case responding
+        case responding(AnswerTerms)
         case closed
     }
 
     private let stream: ByteStream
-    private unowned let listener: HTTPListener
+    // SAFETY: the listener holds its connections, and lets go of each only when it is closed.
+    private unowned(unsafe) let listener: HTTPListener
     private var state = State.head
     private var pending: [UInt8] = []
     private var scanned = 0
@@ -176,7 +177,7 @@ final class HTTPConnection: ByteStreamReader {
         }
     }
 
-    private func beginBody(_ head: RequestHead, _ length: Int, _ rest: UnsafeBufferPointer<UInt8>) -> Int {
+    private func beginBody(_ head: consuming RequestHead, _ length: Int, _ rest: UnsafeBufferPointer<UInt8>) -> Int {
         if rest.count >= length {
             body = Array(rest[..<length])
             dispatch(head)
@@ -200,24 +201,34 @@ final class HTTPConnection: ByteStreamReader {
 
     // MARK: Answering
 
-    private func dispatch(_ head: RequestHead) {
+    /// What of a request its answer depends on.
+    private struct AnswerTerms {
+        let keepsAlive: Bool
+        let wantsBody: Bool
+        let minorVersion: Int
+    }
+
+    private func dispatch(_ head: consuming RequestHead) {
+        let terms = AnswerTerms(
+            keepsAlive: head.keepsAlive, wantsBody: !head.isMethod("HEAD"), minorVersion: head.minorVersion)
         let request = HTTPRequest(head: head, body: body, receivedAt: receivedAt)
         body = []
-        state = .responding
+        state = .responding(terms)
         deadline = .max
         switch listener.responder.respond(to: request) {
-        case .now(let response): complete(response, head)
-        case .later(let wait): wait { [self] response in complete(response, head) }
+        case .now(let response): receive(response)
+        case .pending(let pending): pending.pass(to: self)
         }
     }
 
-    private func complete(_ response: HTTPResponse, _ head: RequestHead) {
-        guard case .responding = state else { return }
-        let keepsAlive = head.keepsAlive && !listener.isDraining && !(hasEnded && pending.isEmpty)
-        let sendsBody = response.allowsBody && !head.isMethod("HEAD")
+    /// Takes the answer of the request under way.
+    func receive(_ response: HTTPResponse) {
+        guard case .responding(let terms) = state else { return }
+        let keepsAlive = terms.keepsAlive && !listener.isDraining && !(hasEnded && pending.isEmpty)
+        let sendsBody = response.allowsBody && terms.wantsBody
+        let date = listener.httpDate()
         stream.output {
-            response.appendHead(
-                to: &$0, date: listener.httpDate(), keepsAlive: keepsAlive, minorVersion: head.minorVersion)
+            response.appendHead(to: &$0, date: date, keepsAlive: keepsAlive, minorVersion: terms.minorVersion)
         }
         if sendsBody, !response.body.isEmpty { stream.write(response.body) }
         guard keepsAlive else {
@@ -230,8 +241,6 @@ final class HTTPConnection: ByteStreamReader {
             receivedAt = monotonicNanoseconds()
             scanned = 0
             advance()
-        } else {
-            receivedAt = monotonicNanoseconds()
         }
         resumeIfPossible()
     }

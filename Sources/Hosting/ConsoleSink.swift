@@ -36,11 +36,11 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
     }
 
     public func receive(_ event: HostEvent) {
-        EventLoop.assumeIsolated { show(event) }
+        EventLoop.assumeIsolated { self.show(event) }
     }
 
     public func wantsSuccess() -> Bool {
-        format == .json || minimumLevel <= .information && EventLoop.assumeIsolated { !isHeldBack() }
+        format == .json || minimumLevel <= .information && EventLoop.assumeIsolated(self) { !$0.isHeldBack() }
     }
 
     @EventLoop

@@ -35,16 +35,12 @@ public final class Dispatcher: InvocationDispatching {
         runtime.metrics.inFlight += 1
         let first = run(invocation, runtime)
         guard let policy = runtime.metadata.retry else {
-            // Without a closure where there is nothing to wait for.
-            if case .now(let outcome) = first, invocation.settlement == nil {
-                return .now(finish(invocation, outcome, runtime))
+            switch first {
+            case .now(let outcome) where invocation.settlement == nil:
+                finish(invocation, outcome, runtime)
+                return .now(outcome)
+            default: return .pending(DispatchStep(after: first, of: invocation, runtime, self))
             }
-            if invocation.settlement != nil {
-                return .later { [self] done in
-                    first.whenDone { [self] outcome in settle(invocation, outcome, runtime, done) }
-                }
-            }
-            return first.map { [self] outcome in finish(invocation, outcome, runtime) }
         }
         return .awaiting { [self] in
             var outcome = await first.value()
@@ -56,7 +52,8 @@ public final class Dispatcher: InvocationDispatching {
                 retry += 1
             }
             await invocation.settlement?(outcome).value()
-            return finish(invocation, outcome, runtime)
+            finish(invocation, outcome, runtime)
+            return outcome
         }
     }
 
@@ -81,17 +78,7 @@ public final class Dispatcher: InvocationDispatching {
         }
     }
 
-    private func settle(
-        _ invocation: Invocation, _ outcome: InvocationOutcome, _ runtime: FunctionRuntime,
-        _ done: @escaping @EventLoop (InvocationOutcome) -> Void
-    ) {
-        guard let settlement = invocation.settlement else { return done(finish(invocation, outcome, runtime)) }
-        settlement(outcome).whenDone { [self] in done(finish(invocation, outcome, runtime)) }
-    }
-
-    private func finish(
-        _ invocation: Invocation, _ outcome: InvocationOutcome, _ runtime: FunctionRuntime
-    ) -> InvocationOutcome {
+    fileprivate func finish(_ invocation: Invocation, _ outcome: InvocationOutcome, _ runtime: FunctionRuntime) {
         invocation.enter(.output)
         invocation.stages.finish(at: monotonicNanoseconds())
         inFlight -= 1
@@ -110,7 +97,6 @@ public final class Dispatcher: InvocationDispatching {
                 [("function", .text(invocation.functionName)), ("invocation_id", .text("\(invocation.id)"))])
         }
         if inFlight == 0 { quiet?.open() }
-        return outcome
     }
 
     private func record(of invocation: Invocation, _ outcome: InvocationOutcome) -> InvocationRecord {
@@ -133,6 +119,41 @@ public final class Dispatcher: InvocationDispatching {
         let gate = Gate()
         quiet = gate
         await gate.wait()
+    }
+}
+
+/// The way back of an invocation that had to wait: its trigger settles the event, then it is recorded.
+private final class DispatchStep: Pending<InvocationOutcome>, Receiver {
+    private let first: Eventual<InvocationOutcome>
+    private let invocation: Invocation
+    private let runtime: FunctionRuntime
+    private let dispatcher: Dispatcher
+
+    init(
+        after first: Eventual<InvocationOutcome>, of invocation: Invocation, _ runtime: FunctionRuntime,
+        _ dispatcher: Dispatcher
+    ) {
+        self.first = first
+        self.invocation = invocation
+        self.runtime = runtime
+        self.dispatcher = dispatcher
+    }
+
+    override func start() {
+        switch first {
+        case .now(let outcome): receive(outcome)
+        case .pending(let pending): pending.pass(to: self)
+        }
+    }
+
+    func receive(_ outcome: InvocationOutcome) {
+        guard let settlement = invocation.settlement else { return finish(outcome) }
+        settlement(outcome).whenDone { [self] in finish(outcome) }
+    }
+
+    private func finish(_ outcome: InvocationOutcome) {
+        dispatcher.finish(invocation, outcome, runtime)
+        resolve(outcome)
     }
 }
 

@@ -168,7 +168,7 @@ public final class FunctionHost {
         } catch {
             log(HostEvent(.configError, .error, "AN2008 routePrefix: \(error.reason)"))
         }
-        responder?.output = HTTPOutput(isStrict: options.isStrict, logPath: logPath)
+        responder?.update()
         connectBindings()
         dispatcher.use(runtimes)
         announce(old: old)

@@ -9,14 +9,12 @@ public final class FunctionMetrics {
     public private(set) var failed: UInt64 = 0
     public internal(set) var inFlight = 0
     private var duration = Histogram()
-    /// `allCases` makes an array at each use.
-    private static let stageList = Stage.allCases
-    private var stages = [Histogram](repeating: Histogram(), count: Stage.allCases.count)
+    private var stages: InlineArray<8, Histogram> = .init(repeating: Histogram())
 
     func record(_ times: StageTimes, succeeded isSuccess: Bool) {
         if isSuccess { succeeded += 1 } else { failed += 1 }
         duration.observe(times.total)
-        for stage in Self.stageList where times[stage] > 0 { stages[stage.rawValue].observe(times[stage]) }
+        times.forEachStage { stages[$0.rawValue].observe($1) }
     }
 
     func appendPrometheus(function: String, trigger: String, to parts: inout PrometheusText) {

@@ -13,11 +13,15 @@ internal import Triggers
 /// Routes requests; the order is the Functions host's.
 @EventLoop
 final class HostResponder: HTTPResponder {
-    private unowned let host: FunctionHost
+    // SAFETY: the host owns its responder.
+    private unowned(unsafe) let host: FunctionHost
     private let admin: AdminAPI
     private let health: HealthAPI
     private let scoring: ScoringAPI
-    var output: HTTPOutput
+    private let output: HTTPOutput
+    // What the loaded app says about every answer; see ``update()``.
+    private var cors: CrossOriginPolicy?
+    private var customHeaders: [CustomHeader] = []
 
     init(host: FunctionHost) {
         self.host = host
@@ -25,12 +29,23 @@ final class HostResponder: HTTPResponder {
         health = HealthAPI(host: host)
         scoring = ScoringAPI(host: host)
         output = HTTPOutput(isStrict: host.options.isStrict, logPath: host.logPath)
+        update()
+    }
+
+    /// Takes over what the app that has just been loaded says.
+    func update() {
+        customHeaders = host.app.configuration.http.customHeaders
+        let local = host.app.localHost
+        cors = (host.options.corsOrigins ?? local.cors.map { [$0] }).map { origins in
+            CrossOriginPolicy(
+                origins: origins.flatMap { $0.split(separator: ",").map { String($0.drop(while: \.isWhitespace)) } },
+                allowsCredentials: host.options.corsCredentials || local.corsCredentials)
+        }
     }
 
     func respond(to request: HTTPRequest) -> Eventual<HTTPResponse> {
-        let head = request.head
-        guard let cors, let origin = head.value("origin") else { return answer(request) }
-        if let preflight = cors.preflight(head, origin: origin) { return .now(preflight) }
+        guard let cors, let origin = request.head.value("origin") else { return answer(request) }
+        if let preflight = cors.preflight(request.head, origin: origin) { return .now(preflight) }
         return answer(request).map { response in
             var response = response
             cors.append(origin: origin, to: &response.fields)
@@ -51,16 +66,17 @@ final class HostResponder: HTTPResponder {
         }
         if second != UInt8(ascii: "a"), let response = health.respond(to: request) { return .now(response) }
         if let refusal = unavailable() { return .now(refusal) }
-        guard let result = host.trigger?.handle(request) else { return fallback(request).map { [self] in custom($0) } }
-        if case .now(let result) = result { return .now(response(result)) }
-        return result.map { [self] result in response(result) }
+        switch host.trigger?.handle(request) {
+        case .running(let invocation, .now(let outcome)): return .now(response(invocation, outcome))
+        case .running(let invocation, .pending(let outcome)):
+            return .pending(ResponseStep(after: outcome, of: invocation, self))
+        case .refused(let response): return .now(response.status == 429 ? response : custom(response))
+        case nil: return fallback(request).map { [self] in custom($0) }
+        }
     }
 
-    private func response(_ result: HTTPTriggerResult) -> HTTPResponse {
-        switch result {
-        case .ran(let invocation, let outcome): custom(output.response(invocation, outcome))
-        case .refused(let response): response.status == 429 ? response : custom(response)
-        }
+    fileprivate func response(_ invocation: Invocation, _ outcome: InvocationOutcome) -> HTTPResponse {
+        custom(output.response(invocation, outcome))
     }
 
     private static let adminPrefix = Array("/admin/".utf8)
@@ -99,23 +115,29 @@ final class HostResponder: HTTPResponder {
     }
 
     /// host.json's customHeaders, unless the response has them.
-    private func custom(_ response: HTTPResponse) -> HTTPResponse {
-        let headers = host.app.configuration.http.customHeaders
-        if headers.isEmpty { return response }
-        var response = response
-        for header in headers where !response.fields.contains(header.name) {
+    private func custom(_ response: consuming HTTPResponse) -> HTTPResponse {
+        for header in customHeaders where !response.fields.contains(header.name) {
             response.fields.add(header.name, header.value)
         }
         return response
     }
+}
 
-    private var cors: CrossOriginPolicy? {
-        let local = host.app.localHost
-        guard let origins = host.options.corsOrigins ?? local.cors.map({ [$0] }) else { return nil }
-        return CrossOriginPolicy(
-            origins: origins.flatMap { $0.split(separator: ",").map { String($0.drop(while: \.isWhitespace)) } },
-            allowsCredentials: host.options.corsCredentials || local.corsCredentials)
+/// Makes the response of an invocation that had to wait.
+private final class ResponseStep: Pending<HTTPResponse>, Receiver {
+    private let outcome: Pending<InvocationOutcome>
+    private let invocation: Invocation
+    private let responder: HostResponder
+
+    init(after outcome: Pending<InvocationOutcome>, of invocation: Invocation, _ responder: HostResponder) {
+        self.outcome = outcome
+        self.invocation = invocation
+        self.responder = responder
     }
+
+    override func start() { outcome.pass(to: self) }
+
+    func receive(_ outcome: InvocationOutcome) { resolve(responder.response(invocation, outcome)) }
 }
 
 /// `<`, `>`, `&` and quotes made harmless.

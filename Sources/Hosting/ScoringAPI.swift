@@ -46,7 +46,7 @@ final class ScoringAPI {
 
     /// The scoring server's own answers to other methods; a raw script gets them all.
     private func refusedMethod(_ head: RequestHead, _ runtime: FunctionRuntime) -> HTTPResponse? {
-        if runtime.python?.pool?.report?.mode == "rawhttp" || head.isMethod("GET") || head.isMethod("POST") {
+        if runtime.python?.pool?.report?.mode == .rawhttp || head.isMethod("GET") || head.isMethod("POST") {
             return nil
         }
         if head.isMethod("OPTIONS") {

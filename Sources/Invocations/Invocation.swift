@@ -95,7 +95,7 @@ public struct ScoringResponse: Sendable {
 }
 
 /// Why an invocation failed.
-public struct InvocationFailure: HostError {
+public final class InvocationFailure: HostError {
     public let code: String
     public let fault: Fault
     public let message: String

@@ -125,9 +125,9 @@ public final class PythonScorer: Scorer {
         let kind: InputKind =
             switch report.mode {
             case _ where report.wantsHeaders: .headers
-            case "rawhttp": .request
-            case "schema": .json
-            default: .bytes
+            case .rawhttp: .request
+            case .schema: .json
+            case .text: .bytes
             }
         return InputIdentity(kind: kind, version: pool.bundle.digest)
     }
@@ -136,15 +136,13 @@ public final class PythonScorer: Scorer {
         if let pool, loadFailure == nil, let report = pool.report {
             // The usual case: one wait, for the worker's answer.
             invocation.enter(.workerWait)
-            if report.mode == "schema", let refusal = refusedContentType(invocation.event.head) {
+            if report.mode == .schema, let refusal = refusedContentType(invocation.event.head) {
                 return .now(.completed(refusal))
             }
             let input = input(invocation.event, report)
-            return pool.answer(invocation.id, input).map { [self] result in
-                switch result {
-                case .success(let answer): .completed(response(answer, invocation))
-                case .failure(let failure): .failed(failure)
-                }
+            switch pool.answer(invocation.id, input) {
+            case .now(let result): return .now(outcome(result, invocation))
+            case .pending(let answer): return .pending(AnswerStep(after: answer, of: invocation, self))
             }
         }
         return .awaiting { [self] in
@@ -163,8 +161,17 @@ public final class PythonScorer: Scorer {
         let report = try await pool.waitForReport()
         if isCold { invocation.coldStart = pool.coldStart.phases }
         let event = invocation.event
-        if report.mode == "schema", let refusal = refusedContentType(event.head) { return refusal }
+        if report.mode == .schema, let refusal = refusedContentType(event.head) { return refusal }
         return response(try await pool.answer(invocation.id, input(event, report)).value().get(), invocation)
+    }
+
+    fileprivate func outcome(
+        _ result: Result<WorkerAnswer, InvocationFailure>, _ invocation: Invocation
+    ) -> InvocationOutcome {
+        switch result {
+        case .success(let answer): .completed(response(answer, invocation))
+        case .failure(let failure): .failed(failure)
+        }
     }
 
     private func response(_ answer: WorkerAnswer, _ invocation: Invocation) -> ScoringResponse {
@@ -187,13 +194,13 @@ public final class PythonScorer: Scorer {
 
     private func input(_ event: TriggerEvent, _ report: ScriptReport) -> WorkerInput {
         guard let head = event.head else {
-            if report.mode != "rawhttp", !report.wantsHeaders { return .body(event.body) }
+            if report.mode != .rawhttp, !report.wantsHeaders { return .body(event.body) }
             // A script that asks for a request gets one: a POST whose headers say what the trigger knows.
             return .request(
                 RequestParts(
                     method: "POST", path: "/", query: nil, headers: Self.headers(of: event), body: event.body))
         }
-        let isPlain = report.mode != "rawhttp" && !report.wantsHeaders && !head.isMethod("GET")
+        let isPlain = report.mode != .rawhttp && !report.wantsHeaders && !head.isMethod("GET")
         if isPlain { return .body(event.body) }
         return .request(
             RequestParts(
@@ -230,6 +237,26 @@ public final class PythonScorer: Scorer {
             code: json?["code"]?.string ?? "AN4004", fault: .user, message: json?["message"]?.string ?? "run() failed",
             remedy: json?["remedy"]?.string, detail: json?["traceback"]?.string)
     }
+}
+
+/// Makes an outcome of a worker's answer.
+private final class AnswerStep: Pending<InvocationOutcome>, Receiver {
+    private let answer: Pending<Result<WorkerAnswer, InvocationFailure>>
+    private let invocation: Invocation
+    private let scorer: PythonScorer
+
+    init(
+        after answer: Pending<Result<WorkerAnswer, InvocationFailure>>, of invocation: Invocation,
+        _ scorer: PythonScorer
+    ) {
+        self.answer = answer
+        self.invocation = invocation
+        self.scorer = scorer
+    }
+
+    override func start() { answer.pass(to: self) }
+
+    func receive(_ result: Result<WorkerAnswer, InvocationFailure>) { resolve(scorer.outcome(result, invocation)) }
 }
 
 /// Answers with its input, or with its size: what the host costs without a model.

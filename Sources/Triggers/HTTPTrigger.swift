@@ -24,8 +24,8 @@ public final class HTTPFunction: Sendable {
 public enum HTTPTriggerResult {
     /// Answered without running anything.
     case refused(HTTPResponse)
-    /// A function ran.
-    case ran(Invocation, InvocationOutcome)
+    /// A function runs, or has run.
+    case running(Invocation, Eventual<InvocationOutcome>)
 }
 
 /// Who callers are.
@@ -76,30 +76,30 @@ public final class HTTPTrigger {
     }
 
     /// Routes a request and runs its function; nil when no function has such a route.
-    public func handle(_ request: HTTPRequest) -> Eventual<HTTPTriggerResult>? {
+    public func handle(_ request: HTTPRequest) -> HTTPTriggerResult? {
         var stages = StageTimes(entering: .accept, at: request.receivedAt)
         guard let (index, parameters) = table.match(request.head) else { return nil }
         let function = functions[index]
         stages.enter(.auth, at: monotonicNanoseconds())
-        if let refusal = refusal(request, function) { return .now(.refused(refusal)) }
-        let event = TriggerEvent(trigger: "http", body: request.body, head: request.head, routeParameters: parameters)
+        if let refusal = refusal(request, function) { return .refused(refusal) }
         stages.enter(.bind, at: monotonicNanoseconds())
         let invocation = Invocation(
-            id: InvocationID(from: &random), functionName: function.metadata.name, event: event, stages: stages)
-        guard let throttle else {
-            let result = dispatcher.dispatch(invocation)
-            if case .now(let outcome) = result { return .now(.ran(invocation, outcome)) }
-            return result.map { outcome in .ran(invocation, outcome) }
+            id: InvocationID(from: &random), functionName: function.metadata.name,
+            event: TriggerEvent(
+                trigger: "http", body: request.body, head: request.head, routeParameters: parameters),
+            stages: stages)
+        guard let throttle else { return .running(invocation, dispatcher.dispatch(invocation)) }
+        guard throttle.admit() else {
+            var response = HTTPResponse(status: 429)
+            response.fields.add("X-FUNCTION-SCALEOUT", "1")
+            return .refused(response)
         }
-        return .awaiting { [dispatcher] in
-            guard await throttle.enter() else {
-                var response = HTTPResponse(status: 429)
-                response.fields.add("X-FUNCTION-SCALEOUT", "1")
-                return .refused(response)
-            }
+        let outcome = Eventual.awaiting { [dispatcher] in
+            await throttle.turn()
             defer { throttle.leave() }
-            return .ran(invocation, await dispatcher.dispatch(invocation).value())
+            return await dispatcher.dispatch(invocation).value()
         }
+        return .running(invocation, outcome)
     }
 
     /// A new name for an invocation that does not come by a route.

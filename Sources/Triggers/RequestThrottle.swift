@@ -7,6 +7,7 @@ public import EventLoops
 public final class RequestThrottle {
     private let outstandingLimit: Int
     private let concurrentLimit: Int
+    private var outstanding = 0
     private var running = 0
     private var waiting: Deque<UnsafeContinuation<Void, Never>> = []
 
@@ -16,21 +17,25 @@ public final class RequestThrottle {
         concurrentLimit = concurrent ?? .max
     }
 
+    /// Takes a place in the queue; false when it is full. Who is admitted waits for its ``turn()`` and leaves.
+    public func admit() -> Bool {
+        guard outstanding < outstandingLimit else { return false }
+        outstanding += 1
+        return true
+    }
+
     /// Waits for a place among the running.
-    ///
-    /// - Returns: false, at once, when the queue is full.
-    public func enter() async -> Bool {
-        if running + waiting.count >= outstandingLimit { return false }
+    public func turn() async {
         if running < concurrentLimit {
             running += 1
-            return true
+        } else {
+            await withUnsafeContinuation { waiting.append($0) }
         }
-        await withUnsafeContinuation { waiting.append($0) }
-        return true
     }
 
     /// Gives the place to the next.
     public func leave() {
+        outstanding -= 1
         if waiting.isEmpty { running -= 1 } else { waiting.removeFirst().resume() }
     }
 }

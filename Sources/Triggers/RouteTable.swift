@@ -33,13 +33,22 @@ struct RouteTable {
         var routes: [Int] = []
     }
 
+    /// A whole path in lower case, and the routes that are exactly it.
+    private struct Literal {
+        let hash: UInt64
+        let path: [UInt8]
+        var routes: [Int]
+    }
+
     private var routes: [Route] = []
-    /// Whole paths in lower case, by their hash; each has the routes that are exactly it.
-    private var literals: [UInt64: [(path: [UInt8], routes: [Int])]] = [:]
+    private var literals: [Literal] = []
+    /// An open hash table of indexes into ``literals``, at most half full; -1 is a free slot.
+    private var slots: [Int]
     private let root = Node()
 
     init(_ routes: [Route]) {
         self.routes = routes
+        slots = [Int](repeating: -1, count: 1 << (64 - (2 * routes.count).leadingZeroBitCount))
         for (index, route) in routes.enumerated() {
             let prefix = route.template.literalPrefix
             if prefix.count == route.template.segmentCount {
@@ -58,7 +67,7 @@ struct RouteTable {
 
     /// The function of the first route, in order, that matches path and method.
     func match(_ head: RequestHead) -> (function: Int, parameters: [(name: String, value: String?)])? {
-        let exact = literalRoutes(head.path)?.first { routes[$0].accepts(head) }
+        let exact = literal(head.path).flatMap { literals[$0].routes.first { routes[$0].accepts(head) } }
         let otherwise = exact.map { (routes[$0].function, [(name: String, value: String?)]()) }
         if root.children.isEmpty, root.routes.isEmpty { return otherwise }
         guard let segments = decodedSegments(head.path) else { return otherwise }
@@ -84,28 +93,44 @@ struct RouteTable {
 
     private mutating func add(literal path: [UInt8], _ index: Int) {
         let hash = Self.hash(path[...])
-        if let position = literals[hash]?.firstIndex(where: { $0.path == path }) {
-            literals[hash]?[position].routes.append(index)
-        } else {
-            literals[hash, default: []].append((path, [index]))
+        let slot = self.slot(of: path[...], hash)
+        if slots[slot] < 0 {
+            slots[slot] = literals.count
+            literals.append(Literal(hash: hash, path: path, routes: []))
         }
+        literals[slots[slot]].routes.append(index)
     }
 
-    /// The routes that are exactly this path, without regard to case and a slash at the end.
-    private func literalRoutes(_ path: ArraySlice<UInt8>) -> [Int]? {
+    /// Where a path is, or would be.
+    private func slot(of path: ArraySlice<UInt8>, _ hash: UInt64) -> Int {
+        var slot = Int(truncatingIfNeeded: hash) & (slots.count - 1)
+        while slots[slot] >= 0, !matches(literals[slots[slot]], path, hash) { slot = (slot + 1) & (slots.count - 1) }
+        return slot
+    }
+
+    private func matches(_ literal: Literal, _ path: ArraySlice<UInt8>, _ hash: UInt64) -> Bool {
+        guard literal.hash == hash, literal.path.count == path.count else { return false }
+        var index = path.startIndex
+        for byte in literal.path {
+            if asciiLowercased(path[index]) != byte { return false }
+            index += 1
+        }
+        return true
+    }
+
+    /// The entry that is exactly this path, without regard to case and a slash at the end.
+    private func literal(_ path: ArraySlice<UInt8>) -> Int? {
         var slice = path.dropFirst()
         if slice.last == UInt8(ascii: "/") { slice = slice.dropLast() }
         if slice.contains(UInt8(ascii: "%")) {
             guard let decoded = decodedSegments(path) else { return nil }
             slice = Array(decoded.joined(separator: "/").utf8)[...]
         }
-        guard let entries = literals[Self.hash(slice)] else { return nil }
-        return entries.first { entry in
-            entry.path.count == slice.count && zip(entry.path, slice).allSatisfy { $0 == asciiLowercased($1) }
-        }?.routes
+        let index = slots[slot(of: slice, Self.hash(slice))]
+        return index < 0 ? nil : index
     }
 
-    /// FNV-1a over the lower-case bytes. Colliding paths share a bucket and are told apart by comparing.
+    /// FNV-1a over the lower-case bytes.
     private static func hash(_ path: ArraySlice<UInt8>) -> UInt64 {
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
         for byte in path { hash = (hash ^ UInt64(asciiLowercased(byte))) &* 0x100_0000_01B3 }

@@ -75,23 +75,21 @@ public struct WorkerAnswer: Sendable {
 }
 
 /// A call that waits, or is with a worker.
-final class PendingCall {
+final class PendingCall: Pending<Result<WorkerAnswer, InvocationFailure>> {
     let id: InvocationID
     let input: WorkerInput
-    /// Called once, with what became of it.
-    let done: @EventLoop (Result<WorkerAnswer, InvocationFailure>) -> Void
     /// Whether it came before any worker was ready.
     let waitedForStart: Bool
     /// How often a dead worker has given it back unstarted.
     var returns = 0
+    private let pool: WorkerPool
 
-    init(
-        id: InvocationID, input: WorkerInput, waitedForStart: Bool,
-        done: @escaping @EventLoop (Result<WorkerAnswer, InvocationFailure>) -> Void
-    ) {
+    init(id: InvocationID, input: WorkerInput, waitedForStart: Bool, pool: WorkerPool) {
         self.id = id
         self.input = input
         self.waitedForStart = waitedForStart
-        self.done = done
+        self.pool = pool
     }
+
+    override func start() { pool.begin(self) }
 }

@@ -26,6 +26,7 @@
 /// Replies come in the order of the requests. Both sides send many frames at once where they can. The other
 /// end is Python/andiron_worker.py.
 internal import Diagnostics
+internal import Glibc
 internal import HTTPMessages
 
 /// A frame the host sends.
@@ -161,15 +162,27 @@ struct WorkerFrameReader {
         return WorkerResult(
             status: Int(payload.loadUnaligned(fromByteOffset: 0, as: UInt16.self)), runFailed: payload[2] & 1 != 0,
             runNanoseconds: payload.loadUnaligned(fromByteOffset: 3, as: UInt64.self),
-            contentType: String(decoding: payload[resultHeadLength..<headersStart], as: UTF8.self),
+            contentType: contentType(UnsafeRawBufferPointer(rebasing: payload[resultHeadLength..<headersStart])),
             headerLines: Array(payload[headersStart..<failureStart]), failure: Array(payload[failureStart..<bodyStart]),
             body: Array(payload[bodyStart...]))
     }
 }
 
+/// The usual type is a literal, which needs no memory of its own.
+private func contentType(_ bytes: UnsafeRawBufferPointer) -> String {
+    let usual: StaticString = "application/json"
+    guard let start = bytes.baseAddress else { return "" }
+    let isUsual = bytes.count == usual.utf8CodeUnitCount && memcmp(start, usual.utf8Start, bytes.count) == 0
+    return isUsual ? "application/json" : String(decoding: bytes, as: UTF8.self)
+}
+
 /// The header of a frame the host sends; its payload follows.
 func appendFrameHeader(_ kind: WorkerRequestKind, request: UInt32, payloadLength: Int, to bytes: inout [UInt8]) {
-    withUnsafeBytes(of: UInt32(truncatingIfNeeded: payloadLength + 5).littleEndian) { bytes.append(contentsOf: $0) }
-    bytes.append(kind.rawValue)
-    withUnsafeBytes(of: request.littleEndian) { bytes.append(contentsOf: $0) }
+    let length = UInt32(truncatingIfNeeded: payloadLength + 5)
+    bytes.append(contentsOf: [
+        UInt8(truncatingIfNeeded: length), UInt8(truncatingIfNeeded: length >> 8),
+        UInt8(truncatingIfNeeded: length >> 16), UInt8(truncatingIfNeeded: length >> 24), kind.rawValue,
+        UInt8(truncatingIfNeeded: request), UInt8(truncatingIfNeeded: request >> 8),
+        UInt8(truncatingIfNeeded: request >> 16), UInt8(truncatingIfNeeded: request >> 24),
+    ])
 }

@@ -7,14 +7,30 @@ internal import Glibc
 public import Invocations
 internal import JSONText
 
+/// What an entry script's run() takes.
+public enum ScriptMode: String, Sendable {
+    /// The body as text.
+    case text
+    /// Parameters by the schemas it is decorated with.
+    case schema
+    /// The whole request.
+    case rawhttp
+}
+
 /// What a ready worker says about its script.
-public struct ScriptReport: Sendable {
-    /// `text`, `schema` or `rawhttp`.
-    public let mode: String
+public final class ScriptReport: Sendable {
+    public let mode: ScriptMode
     public let wantsHeaders: Bool
     /// OpenAPI documents by version `2`, `3`, `3.1`.
     public let swagger: [String: String]
     public let python: String
+
+    init(mode: ScriptMode, wantsHeaders: Bool, swagger: [String: String], python: String) {
+        self.mode = mode
+        self.wantsHeaders = wantsHeaders
+        self.swagger = swagger
+        self.python = python
+    }
 }
 
 /// How a pool is run.
@@ -136,10 +152,11 @@ public final class WorkerPool: WorkerProcessOwner {
         guard queue.count < WorkerPoolSettings.queueLimit else {
             return .now(.failure(WorkerFailure.queueFull(WorkerPoolSettings.queueLimit)))
         }
-        return .later { [self] done in
-            let call = PendingCall(id: id, input: input, waitedForStart: report == nil, done: done)
-            if queue.isEmpty, let worker = idlest() { send(call, to: worker) } else { queue.append(call) }
-        }
+        return .pending(PendingCall(id: id, input: input, waitedForStart: report == nil, pool: self))
+    }
+
+    func begin(_ call: PendingCall) {
+        if queue.isEmpty, let worker = idlest() { send(call, to: worker) } else { queue.append(call) }
     }
 
     /// Waits until the script is known, or cannot be started.
@@ -248,7 +265,7 @@ public final class WorkerPool: WorkerProcessOwner {
         settle()
         let waiting = queue
         queue = []
-        for call in waiting { call.done(.failure(failure)) }
+        for call in waiting { call.resolve(.failure(failure)) }
     }
 
     private func settle() {
@@ -269,7 +286,8 @@ public final class WorkerPool: WorkerProcessOwner {
         let json = try? JSONParser.parse(bytes)
         let documents = json?["swagger"]?.members ?? []
         report = ScriptReport(
-            mode: json?["mode"]?.string ?? "text", wantsHeaders: json?["wantsHeaders"]?.bool ?? false,
+            mode: json?["mode"]?.string.flatMap(ScriptMode.init) ?? .text,
+            wantsHeaders: json?["wantsHeaders"]?.bool ?? false,
             swagger: Dictionary(documents.map { ($0.name, $0.value.string ?? "") }) { first, _ in first },
             python: json?["python"]?.string ?? "")
         worker.isReady = true
@@ -289,7 +307,7 @@ public final class WorkerPool: WorkerProcessOwner {
 
     func worker(_ worker: WorkerProcess, finished call: PendingCall, _ result: WorkerResult) {
         failuresInARow = 0
-        call.done(
+        call.resolve(
             .success(WorkerAnswer(result: result, coldStart: call.waitedForStart ? coldStart : nil)))
         sendQueued()
         if quiet != nil { checkQuiet() }
@@ -312,12 +330,12 @@ public final class WorkerPool: WorkerProcessOwner {
         let reason = worker.reasonForEnd
         let (begun, untouched) = worker.abandonedCalls()
         let crash = reason ?? WorkerFailure.crashed(exit, lastLines: worker.lastLines, mayHaveRun: true)
-        for call in begun { call.done(.failure(crash)) }
+        for call in begun { call.resolve(.failure(crash)) }
         for call in untouched.reversed() {
             call.returns += 1
             if call.returns > WorkerPoolSettings.returnLimit {
                 let failure = reason ?? WorkerFailure.crashed(exit, lastLines: worker.lastLines, mayHaveRun: false)
-                call.done(.failure(failure))
+                call.resolve(.failure(failure))
             } else {
                 queue.prepend(call)
             }
@@ -385,7 +403,7 @@ public final class WorkerPool: WorkerProcessOwner {
         await quiet.wait()
         isStopping = true
         restartTimer?.stop()
-        for call in queue { call.done(.failure(WorkerFailure.stopping())) }
+        for call in queue { call.resolve(.failure(WorkerFailure.stopping())) }
         queue = []
         settle()
         if workers.isEmpty { emptied.open() }

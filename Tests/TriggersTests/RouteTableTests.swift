@@ -57,12 +57,14 @@ private func head(_ method: String, _ path: String) -> RequestHead? {
     @Test func `places are given in order and the queue has an end`() async throws {
         try await onTheLoop {
             let throttle = RequestThrottle(outstanding: 3, concurrent: 1)
-            #expect(await throttle.enter())
+            #expect(throttle.admit())
+            await throttle.turn()
             let order = Order()
             let done = Gate()
             for name in ["second", "third"] {
+                #expect(throttle.admit())
                 loopTask {
-                    #expect(await throttle.enter())
+                    await throttle.turn()
                     order.names.append(name)
                     throttle.leave()
                     if order.names.count == 2 { done.open() }
@@ -70,11 +72,11 @@ private func head(_ method: String, _ path: String) -> RequestHead? {
             }
             // The next turn of the loop: both wait by then.
             await sleep(for: .zero)
-            #expect(await throttle.enter() == false)
+            #expect(throttle.admit() == false)
             throttle.leave()
             await done.wait()
             #expect(order.names == ["second", "third"])
-            #expect(await throttle.enter())
+            #expect(throttle.admit())
         }
     }
 }
