@@ -38,7 +38,10 @@ final class StoreLock {
     deinit { release() }
 
     func release() {
-        if descriptor >= 0 { Glibc.close(descriptor) }
+        guard descriptor >= 0 else { return }
+        // Closing alone would leave the lock to a child that is being forked, until it executes its program.
+        flock(descriptor, LOCK_UN)
+        Glibc.close(descriptor)
         descriptor = -1
     }
 
