@@ -58,7 +58,11 @@ final class HealthAPI {
             }
         }
         if let cache = host.cache, cache.hasRedis {
-            text += cache.redisProblem.map { "[-] redis: \($0.message) (requests go on without it)\n" } ?? "[+] redis\n"
+            if let problem = cache.redisProblem {
+                text += "[-] redis: \(problem.message) (requests go on without it; \(cache.redisState))\n"
+            } else {
+                text += cache.isRedisConnected ? "[+] redis: \(cache.redisState)\n" : "[ ] redis: connecting\n"
+            }
         }
         return .text(isReady ? 200 : 503, text)
     }
@@ -89,6 +93,8 @@ final class HealthAPI {
             }
             text.counter("andiron_cache_redis_hits_total", "", UInt64(counts.redisHits))
             text.counter("andiron_cache_redis_errors_total", "", UInt64(counts.redisErrors))
+            text.counter("andiron_cache_redis_redirections_total", "", UInt64(counts.redirections))
+            text.counter("andiron_cache_redis_connections_total", "", UInt64(counts.connections))
             text.counter("andiron_cache_shared_total", "", UInt64(counts.shared))
             text.counter("andiron_cache_evictions_total", "", UInt64(counts.evictions))
             text.gauge("andiron_cache_entries", "", Double(counts.entries))

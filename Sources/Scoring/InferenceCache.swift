@@ -36,6 +36,10 @@ public struct InferenceCacheCounts: Sendable {
     public var shared = 0
     public var redisHits = 0
     public var redisErrors = 0
+    /// Commands that a cluster sent on to another node.
+    public var redirections = 0
+    /// Connections made to Redis.
+    public var connections = 0
     public var entries = 0
     public var bytes = 0
     public var evictions = 0
@@ -48,6 +52,10 @@ public final class InferenceCache {
     let limits: InferenceCacheLimits
     private let memory: MemoryCache
     private let redis: RedisClient?
+    /// A value is asked for by range, so that one of 600 MB under our key sends no more than ours can have.
+    private let rangeEnd: [UInt8]
+    /// Bytes a stored result has at most beside its body and fields.
+    private static let overhead = 1024
     private let log: EventLog
     private var flights: [SHA256Digest: Flight] = [:]
     private var breaker = CircuitBreaker()
@@ -63,6 +71,7 @@ public final class InferenceCache {
     public init(limits: InferenceCacheLimits, redis: RedisClient?, log: EventLog) {
         self.limits = limits
         self.redis = redis
+        rangeEnd = Array("\(limits.entryByteCount + Self.overhead - 1)".utf8)
         self.log = log
         memory = MemoryCache(entryLimit: limits.entryCount, byteLimit: limits.memoryByteCount)
         redis?.connectIfNeeded()
@@ -71,6 +80,8 @@ public final class InferenceCache {
     public var counts: InferenceCacheCounts {
         var counts = tally
         counts.entries = memory.count
+        counts.redirections = redis?.redirectionCount ?? 0
+        counts.connections = redis?.connectionCount ?? 0
         counts.bytes = memory.byteCount
         counts.evictions = memory.evictions
         return counts
@@ -78,6 +89,10 @@ public final class InferenceCache {
 
     /// What is wrong with Redis now, or nil.
     public var redisProblem: RedisError? { redis?.lastError }
+    /// What a person wants to know of the connection.
+    public var redisState: String { redis?.state ?? "none" }
+    /// Whether commands can be sent to Redis now.
+    public var isRedisConnected: Bool { redis?.isConnected == true }
     /// Whether a Redis is configured.
     public var hasRedis: Bool { redis != nil }
 
@@ -113,9 +128,11 @@ public final class InferenceCache {
     func inRedis(_ key: SHA256Digest) async -> CachedResult? {
         guard let redis, breaker.allows(now: monotonicNanoseconds()) else { return nil }
         do throws(RedisError) {
-            let reply = try await redis.command([Array("GET".utf8), name(of: key)], limit: limits.redisTimeout)
+            let name = name(of: key)
+            let reply = try await redis.command(
+                [Array("GETRANGE".utf8), name, Array("0".utf8), rangeEnd], key: name, limit: limits.redisTimeout)
             breaker.succeeded()
-            guard case .bytes(let bytes) = reply else { return nil }
+            guard case .bytes(let bytes) = reply, !bytes.isEmpty else { return nil }
             guard let result = CachedResult(stored: bytes) else {
                 tally.redisErrors += 1
                 log(
@@ -128,6 +145,11 @@ public final class InferenceCache {
             return result
         } catch {
             tally.redisErrors += 1
+            // What fails at once costs no time and says nothing about the other nodes of a cluster.
+            switch error {
+            case .unavailable, .slotsMissing, .tls, .refused: return nil
+            default: break
+            }
             if breaker.failed(now: monotonicNanoseconds()) {
                 log(
                     HostEvent(
@@ -147,7 +169,10 @@ public final class InferenceCache {
             return
         }
         let milliseconds = Array("\(limits.timeToLive.wholeMilliseconds)".utf8)
-        redis.send(ignoringReplyTo: [Array("SET".utf8), name(of: key), result.stored, Array("PX".utf8), milliseconds])
+        let name = name(of: key)
+        redis.send(
+            ignoringReplyTo: [Array("SET".utf8), name, result.stored, Array("PX".utf8), milliseconds], key: name
+        ) { [self] _ in tally.redisErrors += 1 }
     }
 
     private func keepInMemory(_ result: CachedResult, _ key: SHA256Digest) {

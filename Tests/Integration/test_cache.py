@@ -2,45 +2,15 @@
 
 import json
 import socket
-import subprocess
 import threading
 import time
 
 import pytest
 
 from conftest import until
+from redis_servers import Redis, free_port
 
 COUNT = "import time\ncalls = 0\ndef init(): pass\ndef run(data):\n    global calls\n    calls += 1\n    time.sleep(0.1)\n    return [data, calls]\n"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Redis:
-    def __init__(self, folder, *arguments):
-        self.port = free_port()
-        self.arguments = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *arguments]
-        self.begin()
-
-    def begin(self):
-        self.process = subprocess.Popen(self.arguments, stdout=subprocess.DEVNULL)
-        until(lambda: self.command("PING"), "Redis")
-
-    def command(self, *words):
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
-                request = f"*{len(words)}\r\n" + "".join(f"${len(w)}\r\n{w}\r\n" for w in words)
-                connection.sendall(request.encode())
-                return connection.recv(1 << 20)
-        except OSError:
-            return b""
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
 
 
 @pytest.fixture
@@ -178,13 +148,13 @@ def test_a_redis_that_is_away_slow_or_silent_delays_nothing(app, start, redis):
 
 
 def test_a_wrong_password_is_said_once(app, start, tmp_path):
-    server = Redis(tmp_path, "--requirepass", "right")
+    server = Redis(tmp_path, "--requirepass", "right", password="right")
     try:
         app.function("Score", "def init(): pass\ndef run(data): return data\n")
         host = start(app, environment={"RedisConnectionString": f"127.0.0.1:{server.port},password=wrong"})
         for number in range(3):
             assert host.post("/api/Score", f"x{number}").status == 200
-        warnings = until(lambda: [r for r in host.records("log") if r.get("code") == "AN6003"], "the warning")
+        warnings = until(lambda: [r for r in host.records("cache_event") if r.get("code") == "AN6003"], "the warning")
         assert len(warnings) == 1 and "wrong" not in json.dumps(warnings).replace("WRONGPASS", "")
         host.stop()
         host = start(app, environment={"RedisConnectionString": f"127.0.0.1:{server.port},password=right"})
