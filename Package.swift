@@ -34,6 +34,7 @@ let package = Package(
             providers: [.apt(["libarchive-dev", "libzstd-dev", "zlib1g-dev"])]),
         .target(name: "JSONText", swiftSettings: pure),
         .target(name: "HTTPMessages", swiftSettings: pure),
+        .target(name: "AMQP", swiftSettings: strict),
         // Layer 1: how anything tells a person what happened; the loop.
         .target(name: "Diagnostics", dependencies: ["JSONText"], swiftSettings: strict),
         .target(name: "EventLoops", dependencies: ["CUV", "COpenSSL", "Diagnostics"], swiftSettings: strict),
@@ -88,6 +89,14 @@ let package = Package(
                 "HTTPClients", "HTTPMessages",
             ],
             swiftSettings: strict),
+        .target(
+            name: "ServiceBus",
+            dependencies: [
+                "AMQP", "EventLoops", "Diagnostics", "JSONText", "HTTPMessages", "HTTPServers", "ConfigurationFiles",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "HeapModule", package: "swift-collections"),
+            ],
+            swiftSettings: strict),
         // Layer 4: scoring, triggers, bindings.
         .target(
             name: "Scoring",
@@ -119,7 +128,7 @@ let package = Package(
             dependencies: [
                 "Diagnostics", "EventLoops", "JSONText", "HTTPMessages", "HTTPServers", "Invocations",
                 "FunctionApps", "Bundles", "Workers", "RedisClients", "Scoring", "Triggers", "Bindings",
-                "ConfigurationFiles", "StorageAccounts", "DurableStores",
+                "ConfigurationFiles", "StorageAccounts", "DurableStores", "ServiceBus",
             ],
             swiftSettings: strict),
         // Layer 6: the command line; the only place that prints or exits.
@@ -166,6 +175,11 @@ let package = Package(
             dependencies: [
                 "Triggers", "FunctionApps", "Invocations", "HTTPMessages", "EventLoops", "HostTestSupport",
             ], swiftSettings: strict),
+        .testTarget(name: "AMQPTests", dependencies: ["AMQP"], swiftSettings: strict),
+        .testTarget(
+            name: "ServiceBusTests",
+            dependencies: ["ServiceBus", "AMQP", "Diagnostics", "EventLoops", "ConfigurationFiles", "HostTestSupport"],
+            swiftSettings: strict),
         .testTarget(name: "StyleTests", dependencies: ["FunctionApps"], swiftSettings: strict),
     ]
 )

@@ -85,3 +85,14 @@ public struct SHA256Hasher {
         return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
     }
 }
+
+/// HMAC with SHA-256.
+public enum HMACSHA256 {
+    /// The 32-byte code of a message.
+    public static func code(key: [UInt8], message: [UInt8]) -> [UInt8] {
+        var code = [UInt8](repeating: 0, count: 32)
+        var count: UInt32 = 32
+        HMAC(EVP_sha256(), key, Int32(key.count), message, message.count, &code, &count)
+        return code
+    }
+}

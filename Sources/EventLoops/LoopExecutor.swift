@@ -13,6 +13,28 @@ protocol TurnEnd: AnyObject {
     func turnEnded()
 }
 
+/// Something to do once at the end of a turn of the loop, however often it is asked for in that turn.
+@EventLoop
+public final class TurnEndAction: TurnEnd {
+    private let action: @EventLoop () -> Void
+    private var isScheduled = false
+
+    /// Does nothing until ``schedule()``.
+    public init(_ action: @escaping @EventLoop () -> Void) { self.action = action }
+
+    /// Runs the action when the turn's callbacks and jobs are done.
+    public func schedule() {
+        guard !isScheduled else { return }
+        isScheduled = true
+        EventLoop.executor.atTurnEnd(self)
+    }
+
+    func turnEnded() {
+        isScheduled = false
+        action()
+    }
+}
+
 // SAFETY: `local`, `spare` and `ending` are touched by the loop thread only; `remote` is locked.
 /// Runs jobs on the libuv loop's thread.
 public final class LoopExecutor: SerialExecutor, TaskExecutor, @unchecked Sendable {

@@ -9,6 +9,11 @@ internal import StorageAccounts
 internal import Triggers
 
 extension FunctionHost {
+    /// Runs the broker when somebody asked for it.
+    func startBrokerIfNeeded() {
+        if embeddedBroker.isAskedFor { embeddedBroker.start() }
+    }
+
     /// Puts a listener to work for every function whose trigger is not HTTP.
     func updateListeners() {
         var wanted: [(name: String, key: String, make: @EventLoop () -> (any TriggerListener)?)] = []

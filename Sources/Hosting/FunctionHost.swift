@@ -58,6 +58,7 @@ public final class FunctionHost {
     private var watcher: AppWatcher?
     let listeners: ListenerTable
     let storage: HostStorage
+    let embeddedBroker: EmbeddedBroker
     private var retiring = 0
 
     /// - Parameter logPath: where `log` ends up, to be named in answers.
@@ -72,6 +73,9 @@ public final class FunctionHost {
         storage = HostStorage(
             root: options.storageFolder ?? options.folder + "/storage",
             slotLimit: app.configuration.blobs.maxDegreeOfParallelism, log: log)
+        embeddedBroker = EmbeddedBroker(
+            options: options.broker, address: options.address ?? app.localHost.address ?? "127.0.0.1",
+            appFolder: options.folder, stateFolder: options.stateFolder, log: log)
         environments = PythonEnvironments(
             cacheFolder: options.cacheFolder, python: app.settings["ANDIRON_PYTHON"] ?? "python3", log: log)
     }
@@ -92,6 +96,9 @@ public final class FunctionHost {
         guard cache != nil else { return "off" }
         return redis.map { "memory + \($0.address.description)" } ?? "memory"
     }
+
+    /// The broker's AMQP port; 0 while it does not run.
+    public var brokerPort: Int { embeddedBroker.port }
 
     /// The URL of a function, with its raw template; nil for one without HTTP.
     public func url(of function: FunctionMetadata) -> String? {
@@ -169,6 +176,7 @@ public final class FunctionHost {
             log(HostEvent(.configError, .error, "AN2008 routePrefix: \(error.reason)"))
         }
         responder?.update()
+        startBrokerIfNeeded()
         connectBindings()
         dispatcher.use(runtimes)
         announce(old: old)
@@ -349,6 +357,7 @@ public final class FunctionHost {
         for runtime in runtimes { runtime.python?.pool?.kill() }
         redis?.close()
         await storage.close()
+        embeddedBroker.stop()
         change(to: .stopped)
         log(
             HostEvent(

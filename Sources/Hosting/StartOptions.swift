@@ -16,6 +16,7 @@ public struct StartOptions: Sendable {
     public var corsCredentials = false
     /// Failures have the Functions host's empty body.
     public var isStrict = false
+    public var broker = BrokerOptions()
     /// How long running work may take to finish on shutdown.
     public var shutdownTimeout = Duration.seconds(25)
     /// Where logs, keys and state lie.

@@ -17,7 +17,10 @@ func banner(_ host: FunctionHost) -> String {
         ("Cache", host.cacheDescription),
         ("Keys", host.options.enablesAuth ? "required" : "not required (--enable-auth)"),
     ]
-    for (name, value) in rows { text += "  \(name)\(String(repeating: " ", count: 12 - name.count))\(value)\n" }
+    let broker = host.brokerPort == 0 ? [] : [("Service Bus", "amqp://localhost:\(host.brokerPort)")]
+    for (name, value) in rows + broker {
+        text += "  \(name)\(String(repeating: " ", count: 12 - name.count))\(value)\n"
+    }
     text += "\nFunctions:\n\n"
     for runtime in host.runtimes where !runtime.metadata.isDisabled {
         let function = runtime.metadata
@@ -49,6 +52,13 @@ func readyDocument(_ host: FunctionHost) -> [UInt8] {
         writer.member("metrics", host.url + "/metrics")
         writer.member("openapi", host.url + "/openapi.json")
         writer.member("score", host.url + "/score")
+        if host.brokerPort != 0 {
+            writer.member("serviceBusPort", host.brokerPort)
+            writer.member(
+                "serviceBus",
+                "Endpoint=sb://localhost:\(host.brokerPort);SharedAccessKeyName=RootManageSharedAccessKey;"
+                    + "SharedAccessKey=SAS_KEY_VALUE;UseDevelopmentEmulator=true;")
+        }
         writer.member("version", Andiron.version)
         writer.name("functions")
         writer.beginObject()

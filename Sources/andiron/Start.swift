@@ -44,6 +44,19 @@ struct Start: ParsableCommand {
     @Option(help: "Write a JSON file with url, port, pid and the other endpoints when ready.")
     var readyFile: String?
 
+    @Option(
+        name: [.customLong("servicebus-port")],
+        help: "Port of the Service Bus broker; 0 is any free one (default: 5672, when a function needs it).")
+    var servicebusPort: Int?
+
+    @Option(
+        name: [.customLong("servicebus-config")],
+        help: "Queues and topics, as a Config.json of Microsoft's emulator (default: Config.json in the app).")
+    var servicebusConfig: String?
+
+    @Flag(name: [.customLong("servicebus-memory")], help: "Keep the broker's messages in memory only.")
+    var servicebusMemory = false
+
     @Option(help: "Seconds that running work may take to finish on shutdown.")
     var shutdownTimeout: Double = 25
 
@@ -64,6 +77,9 @@ struct Start: ParsableCommand {
             throw ValidationError("--output is '\(output)'; it is compact, plain or json.")
         }
         if let port, !(0...65535).contains(port) { throw ValidationError("--port is \(port); it is 0 to 65535.") }
+        if let servicebusPort, !(0...65535).contains(servicebusPort) {
+            throw ValidationError("--servicebus-port is \(servicebusPort); it is 0 to 65535.")
+        }
         if !(0...86400).contains(shutdownTimeout) {
             throw ValidationError("--shutdown-timeout is \(shutdownTimeout); it is 0 to 86400 seconds.")
         }
@@ -94,6 +110,9 @@ struct Start: ParsableCommand {
         options.corsCredentials = corsCredentials
         options.isStrict = strict
         options.storageFolder = storage.map { absolutePath($0, in: currentFolder()) }
+        options.broker.port = servicebusPort
+        options.broker.configurationFile = servicebusConfig.map { absolutePath($0, in: currentFolder()) }
+        options.broker.isInMemory = servicebusMemory
         options.shutdownTimeout = .milliseconds(Int(shutdownTimeout * 1000))
         let format = OutputFormat(rawValue: output) ?? .compact
         let writer = LineWriter(descriptor: 1)
