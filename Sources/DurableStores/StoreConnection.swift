@@ -127,6 +127,8 @@ public final class StoreConnection {
         switch status & 0xFF {
         case SQLITE_FULL: return .full(path: path)
         case SQLITE_CORRUPT, SQLITE_NOTADB: return .damaged(path: path, reason: reason)
+        case SQLITE_BUSY, SQLITE_LOCKED:
+            return .held(path: path, holder: "a program that has the file open, such as sqlite3")
         case SQLITE_CANTOPEN, SQLITE_PERM, SQLITE_READONLY, SQLITE_AUTH:
             return .unopenable(path: path, reason: reason)
         case SQLITE_IOERR:

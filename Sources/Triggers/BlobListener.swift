@@ -32,6 +32,7 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
     /// Blobs under way; true when they have changed since.
     private var running: [String: Bool] = [:]
     private var mustRescan = false
+    private var rescanDue: UInt64 = 0
     private var isScanning = false
     private var isListening = false
     private var skipsFound = false
@@ -130,8 +131,13 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
         }
         switch await account.ledger.unprocessed(function: functionName, container: container, matching).value() {
         case .success(let left):
+            storeWorks()
             for blob in left { enqueue(blob.name, wasClosed: false) }
-        case .failure(let error): fail(.store(error))
+        case .failure(let error):
+            fail(.store(error))
+            mustRescan = true
+            rescanDue = monotonicNanoseconds() + Self.unreadableInterval.wholeNanoseconds
+            retryTimer?.start(after: Self.unreadableInterval)
         }
     }
 
@@ -184,7 +190,9 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
     }
 
     private func rescanIfNeeded() {
-        guard mustRescan, !isScanning, waiting.count < Self.waitingLimit / 2 else { return }
+        guard mustRescan, !isScanning, waiting.count < Self.waitingLimit / 2, monotonicNanoseconds() >= rescanDue else {
+            return
+        }
         mustRescan = false
         isScanning = true
         account.rescan(container)
@@ -219,6 +227,7 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
         retries.removeAll { $0.due <= now }
         for entry in due { enqueue(entry.name, wasClosed: true) }
         if !retries.isEmpty { retryTimer?.start(after: Self.retryInterval) }
+        rescanIfNeeded()
         slots.fill()
     }
 
@@ -249,6 +258,7 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
                 fail(.store(error))
                 later(name)
             case .success(let receipt):
+                storeWorks()
                 if let receipt, receipt.state != .attempted { break }
                 if running[name] != nil { running[name] = false }
                 run(address, blob, key, attempts: receipt?.attempts ?? 0, startedAt)
@@ -369,6 +379,10 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
                 }
             }
         }
+    }
+
+    private func storeWorks() {
+        if !isStuck, case .store? = failure as? StorageError { failure = nil }
     }
 
     private func recovered() {
