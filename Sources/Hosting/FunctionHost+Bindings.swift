@@ -43,6 +43,13 @@ extension FunctionHost {
                     account: try storage.open(), slots: storage.slots, configuration: app.configuration.blobs,
                     dispatcher: dispatcher, log: log)
             }
+        case "queuetrigger":
+            DeferredListener(source: trigger.text("queueName") ?? "", functionName: function.name, log: log) { [self] in
+                QueueListener(
+                    functionName: function.name, queue: (trigger.text("queueName") ?? "").lowercased(),
+                    store: try queueStore(trigger)(), configuration: app.configuration.queues, dispatcher: dispatcher,
+                    log: log)
+            }
         default: nil
         }
     }

@@ -120,7 +120,7 @@ extension FolderAccount: QueueStore {
     }
 
     public func take(queue: String, count: Int, visibility: Double) async throws(StorageError) -> [QueueMessage] {
-        try await done(ledger.take(queue: queue, count: count, visibility: visibility))
+        try await done(ledger.take(queue: queue, count: count, visibility: visibility, byHost: true))
     }
 
     public func delete(_ message: QueueMessage, queue: String) async throws(StorageError) -> Bool {

@@ -106,11 +106,13 @@ extension AccountLedger {
     }
 
     /// Takes up to `count` messages for `visibility` seconds, oldest first.
+    ///
+    /// - Parameter byHost: they are this host's own: when it is killed, the next one gives them back at once.
     public func take(
-        queue: String, count: Int, visibility: Double
+        queue: String, count: Int, visibility: Double, byHost: Bool = false
     ) -> Eventual<Result<[QueueMessage], StoreError>> {
         let now = wallClockSeconds()
-        let receipts = (0..<count).map { _ in newGUID() }
+        let receipts = (0..<count).map { _ in (byHost ? "host-" : "") + newGUID() }
         return store.write { (connection) throws(StoreError) in
             var taken: [(id: Int, message: QueueMessage)] = []
             try connection.query(
@@ -134,6 +136,31 @@ extension AccountLedger {
                         popReceipt: receipts[index]))
             }
             return messages
+        }
+    }
+
+    /// Gives back what a host before this one had taken.
+    public func releaseTaken(queue: String) -> Eventual<Result<Int, StoreError>> {
+        let now = wallClockSeconds()
+        return store.write { (connection) throws(StoreError) in
+            try connection.run(
+                "UPDATE message SET visible = ?1 WHERE queue = ?2 AND visible > ?1 AND popReceipt LIKE 'host-%'",
+                .real(now), .text(queue))
+        }
+    }
+
+    /// When the next message that is hidden now can be seen; nil when there is none.
+    public func nextVisible(queue: String) -> Eventual<Result<Double?, StoreError>> {
+        let now = wallClockSeconds()
+        return store.read { (connection) throws(StoreError) in
+            var moment: Double?
+            try connection.query(
+                "SELECT min(visible) FROM message WHERE queue = ? AND expires > ?", .text(queue), .real(now)
+            ) { (row) throws(StoreError) in
+                moment = row.isNull(0) ? nil : row.real(0)
+                return false
+            }
+            return moment
         }
     }
 
@@ -168,7 +195,7 @@ extension AccountLedger {
     public func update(
         queue: String, guid: String, popReceipt: String, visibility: Double, body: [UInt8]?
     ) -> Eventual<Result<(popReceipt: String, visible: Double)?, StoreError>> {
-        let renewed = newGUID()
+        let renewed = (visibility > 0 && popReceipt.hasPrefix("host-") ? "host-" : "") + newGUID()
         let visible = wallClockSeconds() + visibility
         let result = store.write { (connection) throws(StoreError) -> (popReceipt: String, visible: Double)? in
             let changed = try connection.run(
