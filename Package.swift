@@ -136,7 +136,7 @@ let package = Package(
             name: "andiron",
             dependencies: [
                 "Hosting", "HTTPClients", "Images", "Diagnostics", "EventLoops", "FunctionApps", "Bundles", "JSONText",
-                "ConfigurationFiles", "Invocations",
+                "ConfigurationFiles", "Invocations", "StorageAccounts", "DurableStores",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

@@ -104,7 +104,8 @@ public final class FunctionBindings {
         return !hasReturn && outputs.count == 1 ? result : nil
     }
 
-    private static func result(of response: ScoringResponse) -> OutputValue {
+    /// A function's result as its outputs take it.
+    public static func result(of response: ScoringResponse) -> OutputValue {
         let isJSON = response.contentType?.contains("json") ?? false
         guard isJSON, let json = try? JSONParser.parse(response.body) else { return .bytes(response.body) }
         return .json(json)
@@ -116,6 +117,8 @@ public final class FunctionBindings {
 @EventLoop
 public func bindingData(of invocation: Invocation) -> BindingData {
     guard let head = invocation.event.head else { return invocation.event.data }
+    // An input takes the body's place later on.
+    if let known = invocation.bindingData { return known }
     var data = BindingData()
     if let json = try? JSONParser.parse(invocation.event.body) { data.set(properties: json) }
     let query = PercentCoding.query(head.query)
@@ -125,5 +128,6 @@ public func bindingData(of invocation: Invocation) -> BindingData {
     for parameter in invocation.event.routeParameters {
         if let value = parameter.value { data.set(parameter.name, value) }
     }
+    invocation.bindingData = data
     return data
 }

@@ -35,6 +35,17 @@ final class AdminAPI {
             response.fields.add("Cache-Control", "no-store")
             return response
         }
+        if let refusal = refusal(head) { return refusal }
+        switch (parts.first, parts.count) {
+        case ("host", 2...): return hostRequest(request, Array(parts.dropFirst()))
+        case ("functions", _): return functionsRequest(request, Array(parts.dropFirst()))
+        case ("warmup", 1): return HTTPResponse(status: 200)
+        default: return HTTPResponse(status: 404)
+        }
+    }
+
+    /// Why a caller may not use the admin API; nil when it may.
+    func refusal(_ head: RequestHead) -> HTTPResponse? {
         // A page of another origin, or one that has rebound its name to this machine, must not drive the host.
         guard isLocalName(head.value("host") ?? "") else {
             return errorResponse(
@@ -44,12 +55,7 @@ final class AdminAPI {
         if host.options.enablesAuth, callerLevel(head, host.keys, function: "") != .admin {
             return HTTPResponse(status: 401)
         }
-        switch (parts.first, parts.count) {
-        case ("host", 2...): return hostRequest(request, Array(parts.dropFirst()))
-        case ("functions", _): return functionsRequest(request, Array(parts.dropFirst()))
-        case ("warmup", 1): return HTTPResponse(status: 200)
-        default: return HTTPResponse(status: 404)
-        }
+        return nil
     }
 
     private func isLocalName(_ value: String) -> Bool {
@@ -97,12 +103,12 @@ final class AdminAPI {
 
     private func status() -> [UInt8] {
         jsonObject { writer in
-            writer.member("id", hostID())
+            writer.member("id", host.hostID)
             writer.member("state", host.state.rawValue)
             writer.member("version", "4.\(host.options.version)")
             writer.member("versionDetails", "andiron \(host.options.version)")
             writer.member("instanceId", "\(getpid())")
-            writer.member("computerName", computerName())
+            writer.member("computerName", machineName())
             writer.member("processUptime", Int((monotonicNanoseconds() - host.startedAt) / 1_000_000))
             writer.member("functionAppContentEditingState", "Unknown")
             let errors = host.app.problems.filter { !$0.isWarning }
@@ -115,21 +121,6 @@ final class AdminAPI {
                 writer.endArray()
             }
         }
-    }
-
-    /// Machine name and a hash of the app's path, or the setting that overrides it (ScriptHostIdProvider).
-    private func hostID() -> String {
-        if let id = host.app.settings["AzureFunctionsWebHost__hostid"] { return id }
-        var hash: Int32 = 23
-        for unit in host.options.folder.utf16 { hash = hash &* 31 &+ Int32(unit) }
-        let name = computerName().lowercased().filter { $0.isASCII && ($0.isLetter || $0.isNumber) }
-        return String("\(name)-\(hash.magnitude)".prefix(32))
-    }
-
-    private func computerName() -> String {
-        var buffer = [CChar](repeating: 0, count: 256)
-        gethostname(&buffer, buffer.count - 1)
-        return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
     private func restartOptions() -> [UInt8] {

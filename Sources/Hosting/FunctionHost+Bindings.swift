@@ -17,7 +17,7 @@ extension FunctionHost {
     /// Puts a listener to work for every function whose trigger is not HTTP.
     func updateListeners() {
         var wanted: [(name: String, key: String, make: @EventLoop () -> (any TriggerListener)?)] = []
-        for runtime in runtimes where !runtime.metadata.isDisabled {
+        for runtime in runtimes where options.listens && !runtime.metadata.isDisabled {
             let function = runtime.metadata
             guard let trigger = function.bindings.first(where: \.isTrigger), trigger.type.lowercased() != "httptrigger"
             else { continue }

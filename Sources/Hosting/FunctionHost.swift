@@ -125,6 +125,7 @@ public final class FunctionHost {
     ///
     /// - Throws: ``SystemError`` when the port or the state folder cannot be had.
     public func start() throws(SystemError) {
+        storage.hostURL = { [unowned self] in url }
         workerProgram = try installWorkerProgram(cacheFolder: options.cacheFolder)
         var limits = HTTPLimits()
         if let bytes = app.settings["FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"].flatMap({ Int($0) }), bytes > 0 {

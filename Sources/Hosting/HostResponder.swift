@@ -17,6 +17,7 @@ final class HostResponder: HTTPResponder {
     private unowned(unsafe) let host: FunctionHost
     private let admin: AdminAPI
     private let health: HealthAPI
+    private let storage: StorageAPI
     private let scoring: ScoringAPI
     private let output: HTTPOutput
     // What the loaded app says about every answer; see ``update()``.
@@ -27,6 +28,7 @@ final class HostResponder: HTTPResponder {
         self.host = host
         admin = AdminAPI(host: host)
         health = HealthAPI(host: host)
+        storage = StorageAPI(host: host)
         scoring = ScoringAPI(host: host)
         output = HTTPOutput(isStrict: host.options.isStrict, logPath: host.logPath)
         update()
@@ -62,6 +64,7 @@ final class HostResponder: HTTPResponder {
         let path = request.head.path
         let second = path.dropFirst().first
         if second == UInt8(ascii: "a"), path.starts(with: Self.adminPrefix) {
+            if let response = storage.respond(to: request, admin) { return response.map { [self] in custom($0) } }
             return .now(custom(admin.respond(to: request)))
         }
         if second != UInt8(ascii: "a"), let response = health.respond(to: request) { return .now(response) }

@@ -1,8 +1,10 @@
 /// The host's storage: its own folder, opened when something first needs it, and other services.
 internal import Bindings
+internal import ConfigurationFiles
 internal import Diagnostics
 internal import EventLoops
 internal import FunctionApps
+internal import Glibc
 internal import StorageAccounts
 internal import Triggers
 
@@ -12,6 +14,8 @@ final class HostStorage {
     let root: String
     let slots: BlobSlots
     private let log: EventLog
+    /// The host's own URL, known once it listens.
+    var hostURL: @EventLoop () -> String = { "" }
     private(set) var account: FolderAccount?
 
     init(root: String, slotLimit: Int, log: EventLog) {
@@ -27,10 +31,16 @@ final class HostStorage {
         if let account { return account }
         let opened = try FolderAccount(root: root, log: log)
         account = opened
+        // The command line finds the host that has the folder by this file.
+        try? writeFileAtomically(addressFile, Array((hostURL() + "\n").utf8))
         return opened
     }
 
+    /// Where the command line looks for the URL of the host that has the folder.
+    private var addressFile: String { BlobFolder(root: root).privateFolder + "/host" }
+
     func close() async {
+        if account != nil { unlink(addressFile) }
         await account?.close()
         account = nil
     }

@@ -21,6 +21,8 @@ public struct StartOptions: Sendable {
     public var shutdownTimeout = Duration.seconds(25)
     /// Where logs, keys and state lie.
     public var stateFolder: String
+    /// Whether triggers other than HTTP take events.
+    public var listens = true
     /// The storage account's folder; nil is `storage` in the app's folder.
     public var storageFolder: String?
     /// Where environments and the worker program lie.

@@ -45,6 +45,8 @@ public final class Invocation {
     public var cache: CacheResult?
     /// Phases and milliseconds of the cold start it waited for; empty when it met a warm worker.
     public var coldStart: [(name: String, milliseconds: Double)] = []
+    /// What binding expressions can name, once it has been asked for.
+    public var bindingData: BindingData?
     /// Values of input bindings by name; nil values are inputs that were not there.
     public var inputs: [(name: String, value: [UInt8]?)] = []
     /// Records what became of the trigger's event, when outputs are written and before the outcome is reported: a

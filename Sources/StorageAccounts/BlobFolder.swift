@@ -31,18 +31,17 @@ public struct BlobFolder: Sendable {
 
     /// Makes the folder and what the host needs in it.
     public func prepare() throws(StorageError) {
-        do throws(SystemError) {
-            try createFolders(uploads)
-        } catch {
-            throw StorageError.folder(path: root, reason: error.message)
-        }
+        try makeFolders()
         guard access(uploads, W_OK) == 0 else {
             throw StorageError.folder(path: root, reason: String(cString: strerror(errno)))
         }
-        // What a killed host left half-written.
-        for name in folderEntries(uploads) { unlink(uploads + "/" + name) }
         // A lease that a writer wants back is announced by this signal; it is given back within the read anyway.
         signal(SIGIO, SIG_IGN)
+    }
+
+    /// Removes what a killed host left half-written; only for who has the folder to himself.
+    func removeUploads() {
+        for name in folderEntries(uploads) where !name.hasPrefix("cli-") { unlink(uploads + "/" + name) }
     }
 
     public func path(of address: BlobAddress) -> String { "\(root)/\(address.container)/\(address.name)" }

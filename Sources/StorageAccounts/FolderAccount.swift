@@ -32,6 +32,7 @@ public final class FolderAccount: BlobStore {
         } catch {
             throw StorageError.store(error)
         }
+        folder.removeUploads()
     }
 
     public func close() async {

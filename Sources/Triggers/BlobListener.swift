@@ -286,16 +286,35 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
         _ = await account.ledger.record(key, .poisoned, attempts: 1, poison: poisonMessage(key)).value()
     }
 
-    private func run(_ address: BlobAddress, _ blob: Blob, _ key: ReceiptKey, attempts: Int, _ startedAt: UInt64) {
-        let captures = pattern.match(container: container, name: address.name) ?? []
+    private func invocation(
+        _ address: BlobAddress, _ blob: Blob, attempt: Int, _ startedAt: UInt64
+    ) -> Invocation {
+        let captures = pattern.match(container: address.container, name: address.name) ?? []
         var event = TriggerEvent(trigger: "blob", body: blob.contents)
         event.data = blobTriggerData(address, blob.properties, uri: account.url(of: address), captures)
         event.source = "\(address)"
         event.parent = account.author(of: address)
-        event.attempt = attempts + 1
-        let invocation = Invocation(
+        event.attempt = attempt
+        return Invocation(
             id: InvocationID(from: &random), functionName: functionName, event: event,
             stages: StageTimes(entering: .bind, at: startedAt))
+    }
+
+    /// Runs the function for a blob now, whatever its receipts say; a success is a receipt. nil when there is no blob.
+    public func runNow(_ address: BlobAddress) async throws(StorageError) -> InvocationOutcome? {
+        guard let blob = try await account.read(address, limit: configuration.maxBlobBytes) else { return nil }
+        let key = ReceiptKey(
+            function: functionName, container: address.container, name: address.name, etag: blob.properties.etag)
+        let invocation = invocation(address, blob, attempt: 1, monotonicNanoseconds())
+        invocation.settlement = { [self] outcome in
+            guard problem(outcome) == nil else { return .now(()) }
+            return record(key, .completed, attempts: 1)
+        }
+        return await dispatcher.dispatch(invocation).value()
+    }
+
+    private func run(_ address: BlobAddress, _ blob: Blob, _ key: ReceiptKey, attempts: Int, _ startedAt: UInt64) {
+        let invocation = invocation(address, blob, attempt: attempts + 1, startedAt)
         var holdsSlot = true
         let free = { @EventLoop [slots] in
             if holdsSlot {
@@ -322,12 +341,7 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
     // MARK: Settling
 
     private func settle(_ key: ReceiptKey, _ outcome: InvocationOutcome, attempts: Int) -> Eventual<Void> {
-        let problem: InvocationFailure? =
-            switch outcome {
-            case .failed(let failure): failure
-            case .completed(let response): response.failure ?? refusal(response)
-            }
-        guard let problem else {
+        guard let problem = problem(outcome) else {
             pause = Self.retryInterval
             return record(key, .completed, attempts: attempts)
         }
@@ -350,6 +364,13 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
                 "Message has reached MaxDequeueCount of \(attempts). Moving message to queue '\(Self.poisonQueue)'.",
                 [("function", .text(functionName)), ("blob", .text("\(key.container)/\(key.name)"))]))
         return record(key, .poisoned, attempts: attempts, poison: poisonMessage(key))
+    }
+
+    private func problem(_ outcome: InvocationOutcome) -> InvocationFailure? {
+        switch outcome {
+        case .failed(let failure): failure
+        case .completed(let response): response.failure ?? refusal(response)
+        }
     }
 
     /// A script that answers with an error status has failed, though it threw nothing.

@@ -103,7 +103,9 @@ public final class QueueListener: TriggerListener {
         do throws(StorageError) {
             let messages = try await store.take(
                 queue: source, count: configuration.batchSize, visibility: Self.visibility)
-            if failure != nil { log.log(.information, "the queue can be read again", [("function", .text(functionName))]) }
+            if failure != nil {
+                log.log(.information, "the queue can be read again", [("function", .text(functionName))])
+            }
             failure = nil
             for message in messages { run(message) }
             if messages.count == configuration.batchSize {
@@ -234,7 +236,9 @@ public final class QueueListener: TriggerListener {
             } catch {
                 // It has been taken or removed by somebody else.
                 if case .refused(_, let status, _) = error, status == 404 || status == 400 { return }
-                if failure?.code != error.code { log(HostEvent(.log, .error, error.description, [("code", .text(error.code))])) }
+                if failure?.code != error.code {
+                    log(HostEvent(.log, .error, error.description, [("code", .text(error.code))]))
+                }
                 failure = error
                 await sleep(for: pause)
                 pause = min(pause * 2, .seconds(30))

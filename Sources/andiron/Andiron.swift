@@ -18,7 +18,10 @@ struct Andiron: ParsableCommand {
               andiron invoke DigitsScore -d @digit.json   call a function of the running host
             """,
         version: version,
-        subcommands: [Start.self, Validate.self, Prepare.self, Wait.self, Invoke.self, Image.self])
+        subcommands: [
+            Start.self, Validate.self, Prepare.self, Wait.self,
+            Invoke.self, BlobCommand.self, Trigger.self, Batch.self, Image.self,
+        ])
 }
 
 /// Exit codes, after sysexits.h; documented in docs/reference/cli.md.

@@ -570,3 +570,104 @@ def test_bad_paths_and_connections_are_function_errors(app, start):
         "Storage account connection string for 'Broken' is invalid: AccountKey is not Base64",
     ]:
         assert message in text, message
+
+
+def test_the_command_line_sees_the_folder_with_and_without_a_host(noted):
+    storage = ["--storage", str(noted.storage)]
+    (noted.app.folder / "file").write_text("put")
+    put = andiron("blob", "put", str(noted.app.folder / "file"), "incoming/a/b", "--content-type", "text/plain", "--metadata", "camera=front", *storage)
+    assert put.returncode == 0, put.stderr
+    assert andiron("blob", "ls", *storage).stdout == "incoming\n"
+    assert andiron("blob", "ls", "incoming", *storage).stdout.split()[-1] == "a/b"
+    assert andiron("blob", "get", "incoming/a/b", *storage).stdout == "put"
+    assert os.getxattr(noted.incoming / "a" / "b", "user.metadata.camera") == b"front"
+    assert andiron("blob", "get", "incoming/none", *storage).returncode == 66
+    host = noted.start()
+    noted.settled(1)
+    (noted.incoming / "bad").write_text("bad")
+    noted.settled(6)
+    lines = andiron("blob", "receipts", *storage).stdout.splitlines()
+    assert [line.rsplit(" ", 1)[0] for line in lines] == ["completed 1 Note incoming/a/b", "poison 5 Note incoming/bad"]
+    assert andiron("blob", "poison", *storage).stdout.startswith("incoming/bad Host.Functions.Note 0x8D")
+    done = andiron("blob", "reprocess", "incoming/a/b", *storage)
+    assert done.stdout == "1 receipts forgotten\n", done.stderr
+    noted.settled(7)
+    triggered = andiron("trigger", "blob", "note", "incoming/a/b", *storage)
+    assert (triggered.returncode, triggered.stdout) == (0, '{"length": 3}\n'), triggered.stderr
+    noted.settled(8)
+    failed = andiron("trigger", "blob", "Note", "incoming/bad", *storage)
+    assert failed.returncode == 1 and "AN4004" in failed.stderr
+    assert "AN2013" in andiron("trigger", "blob", "Nobody", "incoming/bad", *storage).stderr
+    assert "AN7013" in andiron("trigger", "blob", "Note", "incoming/none", *storage).stderr
+    host.stop()
+    assert andiron("blob", "receipts", "incoming/a", "--json", *storage).stdout.count("completed") == 1
+    assert andiron("blob", "reprocess", "incoming", "--function", "Note", *storage).stdout == "2 receipts forgotten\n"
+    assert andiron("blob", "rm", "incoming/a/b", *storage).returncode == 0
+    assert andiron("trigger", "blob", "Note", "incoming/bad", *storage).returncode == 69
+
+
+def test_queue_messages_start_functions_and_fail_into_the_poison_queue(app, start):
+    noted = Recorded(app, start, outputs=[{"name": "$return", "type": "queue", "direction": "out", "queueName": "orders"}])
+    app.write("Order/function.json", {"bindings": [
+        {"name": "m", "type": "queueTrigger", "queueName": "Orders"},
+        {"name": "$return", "type": "blob", "direction": "out", "path": "out/{length}-{DequeueCount}"},
+    ]})
+    app.write("Order/score.py", "import json\ndef init(): pass\ndef run(data):\n    if json.loads(data)['length'] == 3: raise ValueError('three')\n    return data\n")
+    host = noted.start("--log-file", str(app.folder / "log.ndjson"))
+    host.log = app.folder / "log.ndjson"
+    (noted.incoming / "four").write_text("four")
+    (noted.incoming / "six").write_text("six")
+    until((noted.storage / "out" / "4-1").exists, "the message's blob")
+    assert json.loads((noted.storage / "out" / "4-1").read_text()) == {"length": 4}
+    until(lambda: "Moving message to queue 'orders-poison'" in host.printed(), "the poison queue")
+    time.sleep(0.3)
+    host.stop()
+    attempts = [record.get("attempt", 1) for record in host.records("invocation_completed") if record["function"] == "Order" and record["outcome"] == "failed"]
+    assert attempts == [1, 2, 3, 4, 5]
+    assert messages(noted.storage, "orders") == []
+    assert json.loads(base64.b64decode(messages(noted.storage, "orders-poison")[0])) == {"length": 3}
+
+
+def test_a_killed_host_gives_messages_back(app, start):
+    noted = Recorded(app, start, outputs=[{"name": "$return", "type": "queue", "direction": "out", "queueName": "orders"}])
+    app.write("Order/function.json", {"bindings": [{"name": "m", "type": "queueTrigger", "queueName": "orders"}]})
+    app.write("Order/score.py", "import time, os, pathlib\ndef init(): pass\ndef run(data):\n    mark = pathlib.Path(os.environ['RUNS'] + '.order')\n    first = not mark.exists()\n    mark.write_text('x')\n    if first: time.sleep(1000)\n    pathlib.Path(os.environ['RUNS'] + '.done').write_text('x')\n    return 1\n")
+    host = noted.start()
+    (noted.incoming / "a").write_text("a")
+    until(pathlib.Path(str(noted.runs_file) + ".order").exists, "the message is taken")
+    host.process.kill()
+    host.process.wait()
+    noted.start()
+    until(pathlib.Path(str(noted.runs_file) + ".done").exists, "the message comes again")
+
+
+def test_a_folder_is_scored_and_goes_on_after_a_kill(app):
+    folder = app.folder / "in"
+    (folder / "sub").mkdir(parents=True)
+    for number in range(40):
+        (folder / f"{number:02}.json").write_text(json.dumps({"n": number}))
+    (folder / "sub" / "deep").write_text('{"n": 100}')
+    (folder / ".hidden").write_text("x")
+    runs = app.folder / "runs.txt"
+    app.function("Score", "import json, os, time\ndef init(): pass\ndef run(data):\n    n = json.loads(data)['n']\n    open(os.environ['RUNS'], 'a').write(f'{n}\\n')\n    time.sleep(0.05)\n    if n == 7: raise ValueError('seven')\n    return {'n': n}\n")
+    environment = {**os.environ, "ANDIRON_CACHE": CACHE, "RUNS": str(runs)}
+    command = [ANDIRON, "batch", "Score", "--input", str(folder), "--output", str(app.folder / "out"), "--workers", "2", "--app", str(app.folder)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        until(lambda: len(list((app.folder / "out").glob("*.json"))) > 10, "some results")
+        process.kill()
+    had = {path.name for path in (app.folder / "out").glob("*.json")}
+    before = len(runs.read_text().split())
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 1, "one file fails"
+    assert f"{40 - len(had)} scored, 1 failed, {len(had)} done before, of 41 files" in done.stdout, done.stdout
+    assert "seven" in done.stderr
+    again = {f"{int(n):02}.json" for n in runs.read_text().split()[before:]}
+    assert not again & had, "what had a result was scored again"
+    assert json.loads((app.folder / "out" / "sub" / "deep").read_text()) == {"n": 100}
+    assert len(list((app.folder / "out").rglob("*"))) == 41 and not list((app.folder / "out").glob(".*.tmp"))
+    # Changed input is scored again, nothing else.
+    (folder / "03.json").write_text('{"n": 333}')
+    (folder / "07.json").write_text('{"n": 8}')
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 0 and "2 scored, 0 failed, 39 done before" in done.stdout, done.stdout
+    assert json.loads((app.folder / "out" / "03.json").read_text()) == {"n": 333}
