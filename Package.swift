@@ -26,6 +26,7 @@ let package = Package(
         .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
         .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
@@ -101,7 +102,7 @@ let package = Package(
         .target(
             name: "Scoring",
             dependencies: [
-                "Invocations", "EventLoops", "Diagnostics", "JSONText", "RedisClients", "Workers", "Bundles",
+                "CZstd", "Invocations", "EventLoops", "Diagnostics", "JSONText", "RedisClients", "Workers", "Bundles",
                 "ConfigurationFiles",
                 "HTTPMessages",
             ],

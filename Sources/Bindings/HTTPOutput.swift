@@ -97,7 +97,9 @@ public func appendTiming(_ invocation: Invocation, to fields: inout HTTPFields) 
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: ByteCursor.capacity) { memory in
             var line = ByteCursor(memory: memory)
             switch invocation.cache {
-            case .hit: line.append("X-Cache: HIT\r\n" as StaticString)
+            case .hit, .stale:
+                line.append(invocation.cache == .hit ? "X-Cache: HIT\r\nAge: " : "X-Cache: STALE\r\nAge: ")
+                line.append(seconds: invocation.cacheAge)
             case .miss: line.append("X-Cache: MISS\r\n" as StaticString)
             case .bypass: line.append("X-Cache: BYPASS\r\n" as StaticString)
             case nil: break
@@ -153,6 +155,17 @@ struct ByteCursor {
         guard count + length <= memory.count, let base = memory.baseAddress else { return }
         (base + count).initialize(from: text.utf8Start, count: length)
         count += length
+    }
+
+    /// A whole number of seconds, and the end of the line.
+    @inline(__always)
+    mutating func append(seconds: Int) {
+        if seconds < 10 {
+            append(UInt8(truncatingIfNeeded: 48 + max(0, seconds)))
+        } else {
+            append(Array("\(seconds)".utf8))
+        }
+        append("\r\n" as StaticString)
     }
 
     /// Nanoseconds as milliseconds with six decimals.

@@ -110,6 +110,8 @@ public enum CacheResult: String, Sendable {
     case hit = "HIT"
     case miss = "MISS"
     case bypass = "BYPASS"
+    /// Older than its time; a new result is being computed.
+    case stale = "STALE"
 }
 
 /// The end of one invocation, as records, log lines and metrics need it.

@@ -20,13 +20,38 @@ public struct SHA256Digest: Hashable, Sendable, CustomStringConvertible {
         self.words = words
     }
 
+    /// The digest of borrowed bytes.
+    public init(ofBytes bytes: UnsafeRawBufferPointer) {
+        var context = SHA256_CTX()
+        SHA256_Init(&context)
+        SHA256_Update(&context, bytes.baseAddress, bytes.count)
+        var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        withUnsafeMutableBytes(of: &words) {
+            _ = SHA256_Final($0.baseAddress?.assumingMemoryBound(to: UInt8.self), &context)
+        }
+        self.words = words
+    }
+
+    /// Appends 64 lower-case hexadecimal digits.
+    public func appendHexadecimal(to bytes: inout [UInt8]) {
+        withUnsafeBytes(of: words) { words in
+            for byte in words {
+                bytes.append(Self.digits[Int(byte >> 4)])
+                bytes.append(Self.digits[Int(byte & 15)])
+            }
+        }
+    }
+
+    private static let digits = Array("0123456789abcdef".utf8)
+
     /// The 32 bytes.
     public var bytes: [UInt8] { withUnsafeBytes(of: words) { Array($0) } }
 
     /// 64 lower-case hexadecimal digits.
     public var description: String {
-        let digits = Array("0123456789abcdef".utf8)
-        return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+        var bytes: [UInt8] = []
+        appendHexadecimal(to: &bytes)
+        return String(decoding: bytes, as: UTF8.self)
     }
 
     public static func == (left: Self, right: Self) -> Bool { left.words == right.words }

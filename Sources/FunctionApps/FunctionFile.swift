@@ -16,7 +16,7 @@ struct FunctionFile {
     static let keys = [
         "$schema", "bindings", "scriptFile", "entryPoint", "configurationSource", "generatedBy", "retry", "language",
         "disabled",
-        "functionDirectory", "bundle", "inferenceCache",
+        "functionDirectory", "bundle", "inferenceCache", "features",
     ]
     static let bindingKeys = [
         "name", "type", "direction", "dataType", "cardinality", "connection", "properties", "authLevel", "methods",
@@ -52,11 +52,13 @@ struct FunctionFile {
         let http = bindings.first { $0.type.lowercased() == "httptrigger" }
             .flatMap { readHTTPTrigger($0.properties, &reader) }
         let cache = readCacheSwitch(file.root, &reader)
+        let features = FeatureSource.read(file.root, &reader)
         let retry = RetryPolicy.read(file.root, &reader) ?? hostRetry
         guard let entryPoint, reader.problems.allSatisfy(\.isWarning) else { return (nil, reader.problems) }
         let function = FunctionMetadata(
             name: name, folder: folder, bindings: bindings, http: http, entryPoint: entryPoint, retry: retry,
-            usesInferenceCache: cache, isDisabled: settings.isDisabled(function: name), configuration: file.root)
+            usesInferenceCache: cache, features: features, isDisabled: settings.isDisabled(function: name),
+            configuration: file.root)
         return (function, reader.problems)
     }
 

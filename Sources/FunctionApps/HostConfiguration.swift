@@ -32,7 +32,17 @@ public struct CustomHeader: Sendable, Equatable {
 public struct InferenceCacheConfiguration: Sendable, Equatable {
     /// `timeToLive`: time span, default one hour.
     public var timeToLive = Duration.seconds(3600)
-    /// `maxEntries`: results kept in memory, default 10 000.
+    /// `timeToLiveJitter`: the part of the time to live by which it is shortened at random, 0 to 0.9, default 0.1.
+    public var timeToLiveJitter = 0.1
+    /// `staleWhileRevalidate`: how long past its time a result is given while a new one is computed, default 0.
+    public var staleWhileRevalidate = Duration.zero
+    /// `errorTimeToLive`: how long a user's error is kept, default 0: not at all.
+    public var errorTimeToLive = Duration.zero
+    /// `compressAboveBytes`: bodies of so many bytes are compressed for Redis, default 4096.
+    public var compressAboveBytes = 4096
+    /// `singleFlightAcrossHosts`: whether hosts that share a Redis compute equal requests once, default true.
+    public var singleFlightAcrossHosts = true
+    /// `maxEntries`: results kept in memory, default 10 000; 0 keeps them in Redis only.
     public var maxEntries = 10_000
     /// `maxMemoryBytes`: bytes of results kept in memory, default 64 MiB.
     public var maxMemoryBytes = 64 << 20
@@ -124,7 +134,8 @@ public struct HostConfiguration: Sendable {
         "enableChunkedRequestBinding", "customHeaders", "hsts",
     ]
     static let cacheKeys = [
-        "timeToLive", "maxEntries", "maxMemoryBytes", "maxEntryBytes", "redisTimeout", "redisConnectTimeout",
+        "timeToLive", "timeToLiveJitter", "staleWhileRevalidate", "errorTimeToLive", "maxEntries", "maxMemoryBytes",
+        "maxEntryBytes", "compressAboveBytes", "singleFlightAcrossHosts", "redisTimeout", "redisConnectTimeout",
         "keyPrefix",
     ]
 
@@ -291,7 +302,16 @@ extension InferenceCacheConfiguration {
         var cache = InferenceCacheConfiguration()
         cache.timeToLive =
             reader.duration(section, "timeToLive", in: .seconds(1) ... .seconds(31_536_000)) ?? cache.timeToLive
-        cache.maxEntries = reader.integer(section, "maxEntries", in: 1...100_000_000) ?? cache.maxEntries
+        cache.timeToLiveJitter = reader.number(section, "timeToLiveJitter", in: 0...0.9) ?? cache.timeToLiveJitter
+        let aYear = Duration.zero ... .seconds(31_536_000)
+        cache.staleWhileRevalidate =
+            reader.duration(section, "staleWhileRevalidate", in: aYear) ?? cache.staleWhileRevalidate
+        cache.errorTimeToLive = reader.duration(section, "errorTimeToLive", in: aYear) ?? cache.errorTimeToLive
+        cache.compressAboveBytes =
+            reader.integer(section, "compressAboveBytes", in: 0...(1 << 40)) ?? cache.compressAboveBytes
+        cache.singleFlightAcrossHosts =
+            reader.flag(section, "singleFlightAcrossHosts") ?? cache.singleFlightAcrossHosts
+        cache.maxEntries = reader.integer(section, "maxEntries", in: 0...100_000_000) ?? cache.maxEntries
         cache.maxMemoryBytes = reader.integer(section, "maxMemoryBytes", in: 1024...(1 << 40)) ?? cache.maxMemoryBytes
         cache.maxEntryBytes = reader.integer(section, "maxEntryBytes", in: 1...(512 << 20)) ?? cache.maxEntryBytes
         cache.redisTimeout =

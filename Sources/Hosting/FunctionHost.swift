@@ -217,7 +217,7 @@ public final class FunctionHost {
     private func key(of function: FunctionMetadata) -> RuntimeKey {
         let count = app.settings["FUNCTIONS_WORKER_PROCESS_COUNT"].flatMap { Int($0) } ?? 1
         return RuntimeKey(
-            entryPoint: function.entryPoint, usesCache: function.usesInferenceCache,
+            entryPoint: function.entryPoint, usesCache: function.usesInferenceCache, features: function.features,
             timeout: app.configuration.functionTimeout, processCount: min(max(count, 1), 10))
     }
 
@@ -241,12 +241,16 @@ public final class FunctionHost {
         }
         // The echo measures the host; caching it would measure something else. It can still ask for the cache.
         let usesCache = function.usesInferenceCache ?? (python == nil ? false : nil)
-        let pipeline = ScoringPipeline(scorer: scorer, cache: cache, usesCache: usesCache, functionName: function.name)
+        let pipeline = ScoringPipeline(
+            scorer: scorer, cache: cache, usesCache: usesCache, functionName: function.name,
+            features: function.features.map { FeatureInput(source: $0, redis: redis) })
         return FunctionRuntime(metadata: function, metrics: metrics, python: python, pipeline: pipeline, key: key)
     }
 
     private func poolSettings(_ bundle: Bundle, _ key: RuntimeKey) -> WorkerPoolSettings {
         var environment = Dictionary(app.settings.all.map { ($0.name, $0.value) }) { first, _ in first }
+        let ownRedis = app.settings["RedisConnectionString"].flatMap { try? RedisAddress($0) }
+        environment.merge(ownRedis?.environment ?? [:]) { own, _ in own }
         environment["AZURE_FUNCTIONS_ENVIRONMENT"] = "Development"
         environment["WEBSITE_HOSTNAME"] = "localhost:\(port)"
         let fromSetting = app.settings["SCORING_TIMEOUT_MS"].flatMap { Int($0) }.map { Duration.milliseconds($0) }
@@ -277,10 +281,15 @@ public final class FunctionHost {
                 log(HostEvent(.configError, .error, error.description, [("code", .text(error.code))]))
             }
         }
-        let limits = InferenceCacheLimits(
+        var limits = InferenceCacheLimits(
             timeToLive: configuration.timeToLive, entryCount: configuration.maxEntries,
             memoryByteCount: configuration.maxMemoryBytes, entryByteCount: configuration.maxEntryBytes,
             redisTimeout: configuration.redisTimeout, keyPrefix: configuration.keyPrefix)
+        limits.jitter = configuration.timeToLiveJitter
+        limits.staleWhileRevalidate = configuration.staleWhileRevalidate
+        limits.errorTimeToLive = configuration.errorTimeToLive
+        limits.compressAboveByteCount = configuration.compressAboveBytes
+        limits.sharesFlights = configuration.singleFlightAcrossHosts
         cache = InferenceCache(limits: limits, redis: redis, log: log)
     }
 

@@ -8,6 +8,7 @@ public import Scoring
 struct RuntimeKey: Equatable {
     let entryPoint: EntryPoint
     let usesCache: Bool?
+    let features: FeatureSource?
     let timeout: Duration?
     let processCount: Int
 }

@@ -87,20 +87,7 @@ final class HealthAPI {
                     phase.milliseconds / 1000)
             }
         }
-        if let counts = host.cache?.counts {
-            for (result, count) in [("hit", counts.hits), ("miss", counts.misses), ("bypass", counts.bypasses)] {
-                text.counter("andiron_cache_requests_total", "result=\"\(result)\"", UInt64(count))
-            }
-            text.counter("andiron_cache_redis_hits_total", "", UInt64(counts.redisHits))
-            text.counter("andiron_cache_redis_errors_total", "", UInt64(counts.redisErrors))
-            text.counter("andiron_cache_redis_redirections_total", "", UInt64(counts.redirections))
-            text.counter("andiron_cache_redis_connections_total", "", UInt64(counts.connections))
-            text.counter("andiron_cache_shared_total", "", UInt64(counts.shared))
-            text.counter("andiron_cache_evictions_total", "", UInt64(counts.evictions))
-            text.gauge("andiron_cache_entries", "", Double(counts.entries))
-            text.gauge("andiron_cache_bytes", "", Double(counts.bytes))
-            text.gauge("andiron_cache_saved_seconds", "", Double(counts.savedNanoseconds) / 1e9)
-        }
+        host.cache?.appendPrometheus(to: &text)
         return text.text
     }
 }

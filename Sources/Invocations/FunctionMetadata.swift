@@ -98,13 +98,16 @@ public struct FunctionMetadata: Sendable {
     public let retry: RetryPolicy?
     /// What function.json says about the inference cache; nil leaves it to the app.
     public let usesInferenceCache: Bool?
+    /// Where the model's input comes from when a request names a key; nil: from the request.
+    public let features: FeatureSource?
     public let isDisabled: Bool
     /// function.json as read.
     public let configuration: JSONValue
 
     public init(
         name: String, folder: String, bindings: [BindingMetadata], http: HTTPTriggerMetadata?, entryPoint: EntryPoint,
-        retry: RetryPolicy?, usesInferenceCache: Bool?, isDisabled: Bool, configuration: JSONValue
+        retry: RetryPolicy?, usesInferenceCache: Bool?, features: FeatureSource? = nil, isDisabled: Bool,
+        configuration: JSONValue
     ) {
         self.name = name
         self.folder = folder
@@ -113,6 +116,7 @@ public struct FunctionMetadata: Sendable {
         self.entryPoint = entryPoint
         self.retry = retry
         self.usesInferenceCache = usesInferenceCache
+        self.features = features
         self.isDisabled = isDisabled
         self.configuration = configuration
     }

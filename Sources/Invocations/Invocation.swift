@@ -43,6 +43,8 @@ public final class Invocation {
     public var stages: StageTimes
     /// What the cache did; nil when no cache was asked.
     public var cache: CacheResult?
+    /// Seconds since a result from the cache was computed.
+    public var cacheAge = 0
     /// Phases and milliseconds of the cold start it waited for; empty when it met a warm worker.
     public var coldStart: [(name: String, milliseconds: Double)] = []
     /// What binding expressions can name, once it has been asked for.

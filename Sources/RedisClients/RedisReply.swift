@@ -53,7 +53,7 @@ final class RedisReplyReader {
     }
 
     private static func convert(_ reply: redisReply) -> RedisReply {
-        let bytes = { UnsafeBufferPointer(start: reply.str, count: Int(reply.len)).map { UInt8(bitPattern: $0) } }
+        let bytes = { Array(UnsafeRawBufferPointer(start: reply.str, count: Int(reply.len))) }
         switch reply.type {
         case REDIS_REPLY_STRING: return .bytes(bytes())
         case REDIS_REPLY_STATUS: return .status(String(decoding: bytes(), as: UTF8.self))

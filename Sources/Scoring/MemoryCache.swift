@@ -39,6 +39,24 @@ final class MemoryCache {
         self.byteLimit = byteLimit
     }
 
+    /// Whether anything is kept at all.
+    var isOff: Bool { entryLimit == 0 }
+
+    /// The results, the newest first, with their keys.
+    var all: [(key: SHA256Digest, result: CachedResult)] {
+        var list: [(SHA256Digest, CachedResult)] = []
+        var next = newest
+        while let entry = next {
+            if let key = entry.keys.first { list.append((key, entry.result)) }
+            next = entry.older
+        }
+        return list
+    }
+
+    func remove(_ key: SHA256Digest) {
+        if let entry = entries[key] { remove(entry) }
+    }
+
     /// The result under `key`, unless it has expired at `now`.
     func result(for key: SHA256Digest, now: UInt64) -> CachedResult? {
         guard let entry = entries[key] else { return nil }
@@ -54,6 +72,7 @@ final class MemoryCache {
     }
 
     func store(_ result: CachedResult, key: SHA256Digest, expires: UInt64) {
+        guard !isOff else { return }
         if let old = entries[key] { remove(old) }
         let entry = Entry(result, expires: expires, key: key)
         entries[key] = entry

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import until
+from conftest import App, until
 from redis_servers import Redis, free_port
 
 COUNT = "import time\ncalls = 0\ndef init(): pass\ndef run(data):\n    global calls\n    calls += 1\n    time.sleep(0.1)\n    return [data, calls]\n"
@@ -162,3 +162,111 @@ def test_a_wrong_password_is_said_once(app, start, tmp_path):
         until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
     finally:
         server.stop()
+
+
+def test_several_hosts_compute_once(app, start, redis, tmp_path_factory):
+    """Two hosts that share a Redis: the second waits for the first one's result."""
+    slow = "import os, time\ndef init(): pass\ndef run(data):\n    time.sleep(0.5)\n    return os.getpid()\n"
+    environment = {"RedisConnectionString": f"127.0.0.1:{redis.port}"}
+    app.function("Score", slow)
+    other = App(tmp_path_factory.mktemp("other"))
+    other.function("Score", slow)
+    hosts = [start(one, environment=environment) for one in (app, other)]
+    for number, host in enumerate(hosts):
+        host.post("/api/Score", f"warm{number}")
+        until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    answers = []
+    threads = [threading.Thread(target=lambda h=host: answers.append(h.post("/api/Score", "same"))) for host in hosts for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({answer.json for answer in answers}) == 1, "one worker of one host computed"
+    assert sorted(answer.headers["x-cache"] for answer in answers) == ["HIT"] * 5 + ["MISS"]
+    # A host that dies while it computes holds nobody up for long.
+    name = [k for k in redis.command("KEYS", "andiron:*").decode().split("\r\n") if k.startswith("andiron:") and not k.endswith("lock")][0]
+    assert ":Score:" in name
+    body = threading.Thread(target=lambda: hosts[0].post("/api/Score", "left"), daemon=True)
+    body.start()
+    time.sleep(0.2)
+    hosts[0].process.kill()
+    begun = time.monotonic()
+    assert hosts[1].post("/api/Score", "left").status == 200
+    assert time.monotonic() - begun < 6
+
+
+def test_stale_results_and_age(app, start):
+    host = start(cached(app, timeToLive="00:00:01", timeToLiveJitter=0, staleWhileRevalidate="00:01:00"))
+    first = host.post("/api/Score", "a").json
+    fresh = host.post("/api/Score", "a")
+    assert fresh.headers["x-cache"] == "HIT" and fresh.headers["age"] == "0"
+    stale = until(lambda: (a := host.post("/api/Score", "a")).headers["x-cache"] == "STALE" and a, "the end of its time")
+    assert stale.json == first and int(stale.headers["age"]) >= 1
+    renewed = until(lambda: (a := host.post("/api/Score", "a")).headers["x-cache"] == "HIT" and a, "the new result")
+    assert renewed.json == ["a", 2] and int(renewed.headers["age"]) <= 1
+
+
+def test_errors_are_kept_when_told_so(app, start):
+    cached(app, errorTimeToLive="00:00:02").function("Fail", "calls = 0\ndef init(): pass\ndef run(data):\n    global calls\n    calls += 1\n    raise ValueError(calls)\n")
+    host = start(app)
+    first = host.post("/api/Fail", "a")
+    again = host.post("/api/Fail", "a")
+    assert first.status == again.status >= 400 and again.headers["x-cache"] == "HIT" and first.json["error"] == again.json["error"]
+    until(lambda: host.post("/api/Fail", "a").headers["x-cache"] == "MISS", "the end of its time")
+
+
+def test_large_results_are_compressed(app, start, redis):
+    app.function("Score", "def init(): pass\ndef run(data): return [0.25] * 20000\n")
+    host = start(app, environment={"RedisConnectionString": f"127.0.0.1:{redis.port}"})
+    host.post("/api/Score", "warm")
+    until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    body = host.post("/api/Score", "a").body
+    assert len(body) > 100_000
+    key = until(lambda: [k for k in redis.keys() if not k.endswith(":lock")], "the value")[0]
+    assert redis.number("STRLEN", key) < 5000
+    host.stop()
+    host = start(app, environment={"RedisConnectionString": f"127.0.0.1:{redis.port}"})
+    host.post("/api/Score", "warm")
+    until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    again = host.post("/api/Score", "a")
+    assert again.headers["x-cache"] == "HIT" and again.body == body
+
+
+def test_redis_alone_without_memory(app, start, redis):
+    app.write("host.json", {"version": "2.0", "inferenceCache": {"maxEntries": 0}})
+    app.function("Score", COUNT)
+    host = start(app, environment={"RedisConnectionString": f"127.0.0.1:{redis.port}"})
+    host.post("/api/Score", "warm")
+    until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    first = host.post("/api/Score", "a").json
+    until(lambda: redis.keys(), "the value")
+    again = host.post("/api/Score", "a")
+    assert again.json == first and again.headers["x-cache"] == "HIT"
+    metrics = host.call("GET", "/metrics").text
+    assert 'andiron_cache_requests_total{function="Score",result="hit"} 1' in metrics
+    assert "andiron_cache_redis_connected 1" in metrics and "andiron_cache_entries 0" in metrics
+    redis.command("FLUSHALL")
+    assert host.post("/api/Score", "a").headers["x-cache"] == "MISS"
+
+
+def test_a_slow_redis_opens_the_breaker_which_closes_by_itself(app, start, redis):
+    app.write("host.json", {"version": "2.0", "inferenceCache": {"maxEntries": 0, "singleFlightAcrossHosts": False}})
+    app.function("Score", "def init(): pass\ndef run(data): return data\n")
+    host = start(app, environment={"RedisConnectionString": f"127.0.0.1:{redis.port}"})
+    host.post("/api/Score", "warm")
+    until(lambda: "[+] redis" in host.call("GET", "/readyz?verbose").text, "the connection")
+    redis.process.send_signal(19)
+    for number in range(10):
+        answer = host.post("/api/Score", f"x{number}")
+        assert answer.status == 200 and answer.timing["cache_lookup"] < 50
+    assert "andiron_cache_redis_breaker_open 1" in host.call("GET", "/metrics").text
+    assert "left alone" in host.call("GET", "/readyz?verbose").text
+    redis.process.send_signal(18)
+
+    def closed():
+        host.post("/api/Score", f"y{time.monotonic()}")
+        return "andiron_cache_redis_breaker_open 0" in host.call("GET", "/metrics").text
+
+    until(closed, "the breaker")
+    words = [r["message"] for r in host.records("cache_event")]
+    assert "Redis is left alone for a while" in words and "Redis is used again" in words

@@ -38,6 +38,15 @@ import Testing
         #expect(throws: RedisError.self) { try RedisAddress("redis://h?ssl_cert_req=none") }
     }
 
+    @Test(arguments: [
+        "redis://u:p@h:7000/3", "rediss://:a%2Fb%40@h:1/0?ssl_cert_reqs=none", "unix://u:p@/run/r.sock?db=2",
+        "h:6380,password=k=,ssl=True,sslCaFile=/c a.pem", "localhost",
+    ])
+    func `the environment's URL leads to the same Redis`(text: String) throws {
+        let address = try RedisAddress(text)
+        #expect(try RedisAddress(#require(address.environment["REDIS_URL"])) == address)
+    }
+
     @Test func `several servers are one Redis`() throws {
         let address = try RedisAddress("a:1,b, [::1]:3 ,ssl=True,password=x")
         #expect(

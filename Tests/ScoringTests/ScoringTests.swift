@@ -18,7 +18,7 @@ private func key(_ text: String) -> SHA256Digest { SHA256Digest(of: Array(text.u
         fields.add("X-A", "b")
         let original = CachedResult(
             ScoringResponse(status: 200, contentType: "text/x", fields: fields, body: [1, 2, 3], runNanoseconds: 99))
-        let copy = try #require(CachedResult(stored: original.stored))
+        let copy = try #require(CachedResult(stored: original.stored()))
         #expect(copy.status == 200)
         #expect(copy.contentType == "text/x")
         #expect(copy.fields == fields.bytes)
@@ -26,8 +26,33 @@ private func key(_ text: String) -> SHA256Digest { SHA256Digest(of: Array(text.u
         #expect(copy.runNanoseconds == 99)
     }
 
+    @Test func `a large body is compressed, and read within its limit only`() throws {
+        let body = Array(String(repeating: "[0.25, 0.5], ", count: 1000).utf8)
+        let original = CachedResult(ScoringResponse(body: body), createdMilliseconds: 7, fresh: .milliseconds(9))
+        let stored = original.stored(compressAbove: 4096)
+        #expect(stored.count < body.count / 10)
+        let copy = try #require(CachedResult(stored: stored))
+        #expect(copy.body == body)
+        #expect(copy.createdMilliseconds == 7)
+        #expect(copy.freshMilliseconds == 9)
+        #expect(CachedResult(stored: stored, limit: body.count - 1) == nil)
+        #expect(CachedResult(stored: stored, limit: body.count) != nil)
+        #expect(original.stored(compressAbove: body.count + 1).count > body.count)
+        // What does not shrink stays as it is.
+        var random = SystemRandomNumberGenerator()
+        let noise = (0..<8192).map { _ in UInt8.random(in: 0...255, using: &random) }
+        let kept = CachedResult(ScoringResponse(body: noise)).stored(compressAbove: 1)
+        #expect(CachedResult(stored: kept)?.body == noise)
+    }
+
+    @Test func `age is counted from its making, and never below zero`() {
+        let made = CachedResult(ScoringResponse(), createdMilliseconds: 1000, fresh: .seconds(1))
+        #expect(made.ageMilliseconds(now: 3500) == 2500)
+        #expect(made.ageMilliseconds(now: 10) == 0)
+    }
+
     @Test func `every damaged byte makes it a miss`() {
-        let stored = result("hello").stored
+        let stored = result("hello").stored()
         for index in stored.indices {
             var damaged = stored
             damaged[index] ^= 1
@@ -87,15 +112,18 @@ private func key(_ text: String) -> SHA256Digest { SHA256Digest(of: Array(text.u
         let pause = CircuitBreaker.pause.wholeNanoseconds
         let opened = [0, 0, 10].map { breaker.failed(now: $0) }
         #expect(opened == [false, false, true])
-        #expect(!breaker.allows(now: 10 + pause - 1))
-        #expect(breaker.allows(now: 10 + pause))
+        // After the pause one try at a time.
+        let allowed = [10 + pause - 1, 10 + pause, 10 + pause, 11 + pause].map { breaker.allows(now: $0) }
+        #expect(allowed == [false, true, false, false])
         let openedAgain = breaker.failed(now: 10 + pause)
         #expect(!openedAgain)
-        #expect(!breaker.allows(now: 11 + pause))
-        breaker.succeeded()
+        let tried = breaker.allows(now: 11 + 2 * pause)
+        let closed = breaker.succeeded()
+        let closedAgain = breaker.succeeded()
+        #expect(tried && closed && !closedAgain)
         let first = breaker.failed(now: 3 * pause)
-        #expect(!first)
-        #expect(breaker.allows(now: 3 * pause))
+        let stillAllowed = breaker.allows(now: 3 * pause)
+        #expect(!first && stillAllowed)
     }
 }
 
@@ -135,11 +163,14 @@ private func invocation(_ body: String, headers: String = "") -> Invocation {
 }
 
 @EventLoop
-private func pipeline(_ scorer: any Scorer, usesCache: Bool? = nil) -> ScoringPipeline {
-    let limits = InferenceCacheLimits(
+private func pipeline(
+    _ scorer: any Scorer, usesCache: Bool? = nil, _ change: (inout InferenceCacheLimits) -> Void = { _ in }
+) -> ScoringPipeline {
+    var limits = InferenceCacheLimits(
         timeToLive: .seconds(60), entryCount: 10, memoryByteCount: 1 << 20, entryByteCount: 1000,
         redisTimeout: .milliseconds(5),
         keyPrefix: "t:")
+    change(&limits)
     return ScoringPipeline(
         scorer: scorer, cache: InferenceCache(limits: limits, redis: nil, log: .discarding), usesCache: usesCache,
         functionName: "F")
@@ -216,6 +247,71 @@ private func pipeline(_ scorer: any Scorer, usesCache: Bool? = nil) -> ScoringPi
             return scorer.calls
         }
         #expect(counted == calls)
+    }
+
+    @Test func `an old result is given while one new is computed`() async throws {
+        try await onTheLoop {
+            let scorer = CountingScorer()
+            scorer.gate.open()
+            let pipeline = pipeline(scorer) {
+                $0.timeToLive = .milliseconds(30)
+                $0.jitter = 0
+                $0.staleWhileRevalidate = .seconds(60)
+            }
+            _ = await body(pipeline, invocation("a"))
+            await sleep(for: .milliseconds(60))
+            let old = invocation("a")
+            let text = await body(pipeline, old)
+            #expect(text == "r1")
+            #expect(old.cache == .stale)
+            await sleep(for: .milliseconds(2))
+            #expect(scorer.calls == 2)
+            // The new one may be old again by now, on a busy machine; then it is renewed again.
+            let next = await body(pipeline, invocation("a"))
+            #expect(next != "r1")
+            #expect(pipeline.tally.counts.stale >= 1)
+        }
+    }
+
+    @Test func `a user's error is kept when told so, for its own time`() async throws {
+        try await onTheLoop {
+            let scorer = CountingScorer()
+            scorer.gate.open()
+            scorer.status = 422
+            let pipeline = pipeline(scorer) { $0.errorTimeToLive = .milliseconds(80) }
+            _ = await body(pipeline, invocation("a"))
+            let again = invocation("a")
+            _ = await body(pipeline, again)
+            #expect(again.cache == .hit)
+            #expect(scorer.calls == 1)
+            await sleep(for: .milliseconds(120))
+            _ = await body(pipeline, invocation("a"))
+            #expect(scorer.calls == 2)
+            scorer.status = 503
+            _ = await body(pipeline, invocation("b"))
+            _ = await body(pipeline, invocation("b"))
+            #expect(scorer.calls == 4)
+        }
+    }
+
+    @Test func `times to live differ by chance, within their bounds`() async throws {
+        try await onTheLoop {
+            let pipeline = pipeline(CountingScorer()) { $0.jitter = 0.5 }
+            let times = (0..<200).compactMap { _ in pipeline.cache?.freshTime().wholeMilliseconds }
+            #expect(times.allSatisfy { (30_000...60_000).contains($0) })
+            #expect(Set(times).count > 100)
+        }
+    }
+
+    @Test func `keys tell function, bundle and version apart`() async throws {
+        let one = CacheKeyPrefix(keyPrefix: "a:", functionName: "F", version: key("v1"))
+        let other = CacheKeyPrefix(keyPrefix: "a:", functionName: "G", version: key("v1"))
+        let newer = CacheKeyPrefix(keyPrefix: "a:", functionName: "F", version: key("v2"))
+        let input = Array("x".utf8)
+        #expect(Set([one, other, newer].map { $0.digest(of: input) }).count == 3)
+        let name = String(decoding: one.key(one.digest(of: input)).name, as: UTF8.self)
+        #expect(name == "a:2:F:\(key("v1").description.prefix(16)):\(one.digest(of: input))")
+        #expect(CacheKeyPrefix.pattern(keyPrefix: "a*:", functionName: "F") == #"a\*:2:F:*"#)
     }
 
     @Test func `a function that says no has no cache`() async throws {

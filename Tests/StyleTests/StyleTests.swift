@@ -23,7 +23,8 @@ struct SourceFile {
 enum Rules {
     /// The layer of each module; a module imports only from lower layers.
     static let layers: [String: Int] = [
-        "CUV": 0, "CHiredis": 0, "CCurl": 0, "COpenSSL": 0, "CYAML": 0, "CSQLite": 0, "CLinux": 0, "JSONText": 0,
+        "CUV": 0, "CHiredis": 0, "CCurl": 0, "COpenSSL": 0, "CYAML": 0, "CZstd": 0, "CSQLite": 0, "CLinux": 0,
+        "JSONText": 0,
         "HTTPMessages": 0,
         "Diagnostics": 1,
         "EventLoops": 2, "Invocations": 3, "HTTPServers": 3, "HTTPClients": 3, "RedisClients": 3, "DurableStores": 3,
@@ -35,7 +36,7 @@ enum Rules {
     ]
     static let owners = [
         "CUV": "EventLoops", "COpenSSL": "EventLoops", "CHiredis": "RedisClients", "CCurl": "HTTPClients",
-        "CYAML": "Bundles", "CSQLite": "DurableStores", "CLinux": "StorageAccounts",
+        "CYAML": "Bundles", "CZstd": "Scoring", "CSQLite": "DurableStores", "CLinux": "StorageAccounts",
         "CArchive": "Images",
     ]
     static let bannedWords = ["Manager", "Helper", "Util", "Impl", "Abstract", "Common", "Misc", "Extensions"]
