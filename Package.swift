@@ -71,6 +71,9 @@ let package = Package(
             name: "Bundles", dependencies: ["CYAML", "ConfigurationFiles", "EventLoops", "JSONText", "Diagnostics"],
             swiftSettings: strict),
         .target(
+            name: "Resources", dependencies: ["ConfigurationFiles", "Diagnostics", "EventLoops", "JSONText"],
+            swiftSettings: strict),
+        .target(
             name: "Images",
             dependencies: ["CArchive", "ConfigurationFiles", "Diagnostics", "EventLoops", "HTTPClients", "JSONText"],
             swiftSettings: strict),
@@ -129,6 +132,7 @@ let package = Package(
             dependencies: [
                 "Diagnostics", "EventLoops", "JSONText", "HTTPMessages", "HTTPServers", "Invocations",
                 "FunctionApps", "Bundles", "Workers", "RedisClients", "Scoring", "Triggers", "Bindings",
+                "HTTPClients", "Images", "Resources",
                 "ConfigurationFiles", "StorageAccounts", "DurableStores", "ServiceBus",
             ],
             swiftSettings: strict),
@@ -136,7 +140,7 @@ let package = Package(
         .executableTarget(
             name: "andiron",
             dependencies: [
-                "Hosting", "HTTPClients", "Images", "Diagnostics", "EventLoops", "FunctionApps", "Bundles", "JSONText",
+                "Hosting", "HTTPClients", "Images", "Resources", "Diagnostics", "EventLoops", "FunctionApps", "Bundles", "JSONText",
                 "ConfigurationFiles", "Invocations", "StorageAccounts", "DurableStores",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -161,6 +165,8 @@ let package = Package(
             ], swiftSettings: strict),
         .testTarget(
             name: "BundlesTests", dependencies: ["Bundles", "Diagnostics", "HostTestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "ResourcesTests", dependencies: ["Resources", "JSONText", "HostTestSupport"], swiftSettings: strict),
         .testTarget(
             name: "ImagesTests", dependencies: ["Images", "Diagnostics", "EventLoops", "HostTestSupport"],
             swiftSettings: strict),

@@ -29,6 +29,8 @@ public enum EventKind: String, Sendable, CaseIterable {
     case workerStateChanged = "worker_state_changed"
     case cacheEvent = "cache_event"
     case configError = "config_error"
+    case imageProgress = "image_progress"
+    case coldStart = "cold_start"
     case summary
 }
 

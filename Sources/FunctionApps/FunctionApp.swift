@@ -11,6 +11,19 @@ public struct BrokenFunction: Sendable {
     public let problems: [ConfigurationProblem]
 }
 
+/// Where host.json and the functions come from when it is not the app's folder: an image.
+public struct AppContent: Sendable, Equatable {
+    /// Absolute.
+    public let folder: String
+    /// Settings the image brings; the app's own beat them.
+    public let environment: [String: String]
+
+    public init(folder: String, environment: [String: String]) {
+        self.folder = folder
+        self.environment = environment
+    }
+}
+
 /// One loaded app; loading again gives another value.
 public struct FunctionApp: Sendable {
     /// Absolute.
@@ -40,8 +53,13 @@ public struct FunctionApp: Sendable {
     ///   - folder: absolute.
     ///   - environment: the process's; it beats local.settings.json.
     ///   - only: names to load, over host.json's `functions`.
-    public static func load(folder: String, environment: [String: String], only: [String]? = nil) -> FunctionApp {
-        let (settings, localHost, settingsProblems) = loadAppSettings(folder: folder, environment: environment)
+    ///   - content: where host.json and the functions are, when it is not `folder`.
+    public static func load(
+        folder appFolder: String, environment: [String: String], only: [String]? = nil, content: AppContent? = nil
+    ) -> FunctionApp {
+        var (settings, localHost, settingsProblems) = loadAppSettings(folder: appFolder, environment: environment)
+        for (name, value) in content?.environment ?? [:] where settings[name] == nil { settings.set(name, value) }
+        let folder = content?.folder ?? appFolder
         let overrides = Dictionary(settings.all.map { ($0.name, $0.value) }) { first, _ in first }
         let (configuration, hostProblems) = HostConfiguration.load(folder: folder, environment: overrides)
         let reader = FunctionFile(
@@ -81,6 +99,14 @@ public struct FunctionApp: Sendable {
             folder: folder, configuration: configuration, settings: settings, localHost: localHost,
             functions: functions,
             broken: broken, problems: problems, isHostBroken: hostProblems.contains { !$0.isWarning })
+    }
+
+    /// An app whose image is not here yet: its settings, and no functions.
+    public static func awaitingImage(folder: String, environment: [String: String]) -> FunctionApp {
+        let (settings, localHost, problems) = loadAppSettings(folder: folder, environment: environment)
+        return FunctionApp(
+            folder: folder, configuration: HostConfiguration(), settings: settings, localHost: localHost, functions: [],
+            broken: [], problems: problems, isHostBroken: false)
     }
 
     /// The immediate sub-folders that hold a function.json, of the app and of its `functions` folder.

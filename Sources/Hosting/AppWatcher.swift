@@ -16,6 +16,7 @@ final class AppWatcher {
     private var watch: FolderWatch?
     private var timer: LoopTimer?
     private var reloadsApp = false
+    private var settingsChanged = false
     private var changedPaths: Set<String> = []
 
     /// How long changes are gathered before something is reloaded.
@@ -45,7 +46,8 @@ final class AppWatcher {
         for directory in host.app.configuration.watchDirectories {
             folders += tree(absolutePath(directory, in: folder))
         }
-        for runtime in host.runtimes { folders += bundleFolders(runtime) }
+        // The files of an image do not change; another image has others.
+        if host.imageApp == nil { for runtime in host.runtimes { folders += bundleFolders(runtime) } }
         for path in Set(folders) where isFolder(path) { try? watch?.add(folder: path) }
     }
 
@@ -96,12 +98,16 @@ final class AppWatcher {
             reloadsApp = true
         }
         if name == "local.settings.json", path == host.options.folder + "/" + name {
-            log.log(.warning, "local.settings.json has changed; settings are read at start, so start again to use it")
+            settingsChanged = true
         }
         changedPaths.insert(path)
     }
 
     private func act() {
+        if settingsChanged {
+            settingsChanged = false
+            host.settingsChanged()
+        }
         let paths = changedPaths
         changedPaths = []
         let touched = host.runtimes.filter { runtime in

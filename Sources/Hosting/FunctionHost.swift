@@ -7,6 +7,7 @@ public import EventLoops
 public import FunctionApps
 internal import Glibc
 internal import HTTPServers
+public import Images
 public import Invocations
 internal import RedisClients
 internal import Scoring
@@ -60,6 +61,14 @@ public final class FunctionHost {
     let storage: HostStorage
     let embeddedBroker: EmbeddedBroker
     private var retiring = 0
+    /// The image the app comes from, when it does.
+    var imageApp: ImageApp?
+    /// Is told how an image comes along.
+    public var pullObserver: (@EventLoop (PullEvent) -> Void)?
+    /// The image an app comes from, when it does.
+    public var imageName: String? { imageApp.map { $0.settings?.image ?? app.settings["DOCKER_CUSTOM_IMAGE_NAME"] ?? "" } }
+    /// Called once, when functions run for the first time.
+    public var becameReady: (@EventLoop () -> Void)?
 
     /// - Parameter logPath: where `log` ends up, to be named in answers.
     public init(options: StartOptions, log: EventLog, logPath: String) {
@@ -69,7 +78,11 @@ public final class FunctionHost {
         dispatcher = Dispatcher(log: log)
         listeners = ListenerTable(log: log)
         keys = KeyStore(folder: options.stateFolder + "/secrets")
-        app = FunctionApp.load(folder: options.folder, environment: options.environment, only: options.functions)
+        let isImage = ImageApp.isWanted(folder: options.folder, environment: options.environment)
+        app =
+            isImage
+            ? FunctionApp.awaitingImage(folder: options.folder, environment: options.environment)
+            : FunctionApp.load(folder: options.folder, environment: options.environment, only: options.functions)
         storage = HostStorage(
             root: options.storageFolder ?? options.folder + "/storage",
             slotLimit: app.configuration.blobs.maxDegreeOfParallelism, log: log)
@@ -136,17 +149,19 @@ public final class FunctionHost {
         listener = try HTTPListener(
             address: address, port: options.port ?? app.localHost.port ?? StartOptions.defaultPort, limits: limits,
             responder: responder)
-        install(app)
+        if ImageApp.isWanted(folder: options.folder, environment: options.environment) {
+            report(app.problems)
+            imageApp = ImageApp(host: self, log: log)
+            imageApp?.begin()
+        } else {
+            report(app.problems)
+            install(app)
+        }
         if app.configuration.fileWatchingEnabled { watcher = AppWatcher(host: self, log: log) }
     }
 
-    /// Reports problems and puts an app's functions to work, keeping those that have not changed.
-    private func install(_ app: FunctionApp) {
-        for problem in app.problems {
-            log(
-                HostEvent(
-                    .configError, problem.isWarning ? .warning : .error, problem.text, [("code", .text(problem.code))]))
-        }
+    /// Puts an app's functions to work, keeping those that have not changed and taking those that are warm.
+    func install(_ app: FunctionApp, prepared: [FunctionRuntime] = []) {
         guard !app.isHostBroken else {
             // A host that runs keeps running with what it has.
             if runtimes.isEmpty { change(to: .error) }
@@ -157,13 +172,14 @@ public final class FunctionHost {
         updateCache()
         let old = runtimes
         runtimes = app.functions.map { function in
-            let key = self.key(of: function)
+            let key = self.key(of: function, app)
+            if let warm = prepared.first(where: { $0.metadata.name == function.name && $0.key == key }) { return warm }
             if let kept = old.first(where: { $0.metadata.name == function.name && $0.key == key && cacheIsUnchanged }) {
                 kept.metadata = function
                 return kept
             }
             let metrics = old.first { $0.metadata.name == function.name }?.metrics
-            return makeRuntime(function, key, metrics ?? FunctionMetrics())
+            return makeRuntime(function, key, metrics ?? FunctionMetrics(), app.settings)
         }
         cacheIsUnchanged = true
         let functions = runtimes.compactMap { runtime in
@@ -184,6 +200,16 @@ public final class FunctionHost {
         for runtime in old where !runtimes.contains(where: { $0 === runtime }) { retire(runtime) }
         updateListeners()
         change(to: .running)
+        becameReady?()
+        becameReady = nil
+    }
+
+    /// Runtimes for an app that is to take the place of this one; their workers start.
+    func makeRuntimes(of app: FunctionApp) -> [FunctionRuntime] {
+        app.functions.map { function in
+            let metrics = runtimes.first { $0.metadata.name == function.name }?.metrics
+            return makeRuntime(function, key(of: function, app), metrics ?? FunctionMetrics(), app.settings)
+        }
     }
 
     private var cacheIsUnchanged = true
@@ -206,7 +232,7 @@ public final class FunctionHost {
         }
     }
 
-    private func retire(_ runtime: FunctionRuntime) {
+    func retire(_ runtime: FunctionRuntime) {
         retiring += 1
         loopTask { [self] in
             await runtime.stop()
@@ -214,16 +240,18 @@ public final class FunctionHost {
         }
     }
 
-    private func key(of function: FunctionMetadata) -> RuntimeKey {
+    private func key(of function: FunctionMetadata, _ app: FunctionApp) -> RuntimeKey {
         let count = app.settings["FUNCTIONS_WORKER_PROCESS_COUNT"].flatMap { Int($0) } ?? 1
         return RuntimeKey(
             entryPoint: function.entryPoint, usesCache: function.usesInferenceCache, features: function.features,
-            timeout: app.configuration.functionTimeout, processCount: min(max(count, 1), 10))
+            timeout: app.configuration.functionTimeout, processCount: min(max(count, 1), 10),
+            settings: SHA256Digest(
+                of: Array(workerSettings(app.settings).sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined().utf8)))
     }
 
-    private func makeRuntime(_ function: FunctionMetadata, _ key: RuntimeKey, _ metrics: FunctionMetrics)
-        -> FunctionRuntime
-    {
+    private func makeRuntime(
+        _ function: FunctionMetadata, _ key: RuntimeKey, _ metrics: FunctionMetrics, _ settings: AppSettings
+    ) -> FunctionRuntime {
         let scorer: any Scorer
         var python: PythonScorer?
         switch function.entryPoint {
@@ -232,7 +260,7 @@ public final class FunctionHost {
         case .bundle(let folder, let script):
             let made = PythonScorer(folder: folder, script: script, log: log) { [unowned self] bundle in
                 WorkerPool(
-                    functionName: function.name, bundle: bundle, settings: poolSettings(bundle, key),
+                    functionName: function.name, bundle: bundle, settings: poolSettings(bundle, key, settings),
                     environments: environments, log: log)
             }
             if !function.isDisabled || !options.enablesAuth { made.load() }
@@ -247,13 +275,19 @@ public final class FunctionHost {
         return FunctionRuntime(metadata: function, metrics: metrics, python: python, pipeline: pipeline, key: key)
     }
 
-    private func poolSettings(_ bundle: Bundle, _ key: RuntimeKey) -> WorkerPoolSettings {
-        var environment = Dictionary(app.settings.all.map { ($0.name, $0.value) }) { first, _ in first }
-        let ownRedis = app.settings["RedisConnectionString"].flatMap { try? RedisAddress($0) }
+    /// The settings a script sees: all but who we are at a registry, as in App Service.
+    private func workerSettings(_ settings: AppSettings) -> [String: String] {
+        let visible = settings.all.filter { !$0.name.uppercased().hasPrefix("DOCKER_REGISTRY_SERVER_") }
+        return Dictionary(visible.map { ($0.name, $0.value) }) { first, _ in first }
+    }
+
+    private func poolSettings(_ bundle: Bundle, _ key: RuntimeKey, _ settings: AppSettings) -> WorkerPoolSettings {
+        var environment = workerSettings(settings)
+        let ownRedis = settings["RedisConnectionString"].flatMap { try? RedisAddress($0) }
         environment.merge(ownRedis?.environment ?? [:]) { own, _ in own }
         environment["AZURE_FUNCTIONS_ENVIRONMENT"] = "Development"
         environment["WEBSITE_HOSTNAME"] = "localhost:\(port)"
-        let fromSetting = app.settings["SCORING_TIMEOUT_MS"].flatMap { Int($0) }.map { Duration.milliseconds($0) }
+        let fromSetting = settings["SCORING_TIMEOUT_MS"].flatMap { Int($0) }.map { Duration.milliseconds($0) }
         let scoring = bundle.scoringTimeout ?? fromSetting
         let timeout = [scoring, key.timeout].compactMap { $0 }.min()
         return WorkerPoolSettings(
@@ -297,7 +331,10 @@ public final class FunctionHost {
     public func reload() {
         guard state != .stopping, state != .stopped else { return }
         log.log(.information, "Host configuration has changed. Reloading")
-        install(FunctionApp.load(folder: options.folder, environment: options.environment, only: options.functions))
+        if imageApp != nil, imageApp?.content == nil { return }
+        let app = loadApp(content: imageApp?.content)
+        report(app.problems)
+        install(app)
         watcher?.refresh()
     }
 
@@ -340,6 +377,7 @@ public final class FunctionHost {
     public func stop() async {
         guard state != .stopping, state != .stopped else { return }
         change(to: .stopping)
+        imageApp?.stop()
         watcher = nil
         drainState = .inProgress
         let deadline = Gate()

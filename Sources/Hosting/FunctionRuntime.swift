@@ -11,6 +11,8 @@ struct RuntimeKey: Equatable {
     let features: FeatureSource?
     let timeout: Duration?
     let processCount: Int
+    /// The settings workers see; a change of them recycles the workers.
+    let settings: SHA256Digest
 }
 
 /// A loaded function; ``stop()`` ends its workers.

@@ -39,6 +39,7 @@ final class HealthAPI {
             return .text(isReady ? 200 : 503, isReady ? "ok\n" : "not ready: \(host.state.rawValue)\n")
         }
         var text = "\(isReady ? "[+]" : "[-]") host \(host.state.rawValue), drain \(host.drainState.rawValue)\n"
+        if let imageApp = host.imageApp, !isReady { text += "[-] " + imageApp.coldStart.text }
         for broken in host.app.broken {
             text += "[-] function \(broken.name): \(broken.problems.first?.message ?? "")\n"
         }

@@ -1,4 +1,5 @@
 /// Every HTTP request to the host: health and admin first, then functions, then the host's other pages.
+internal import Images
 internal import Bindings
 internal import ConfigurationFiles
 internal import Diagnostics
@@ -8,6 +9,7 @@ internal import HTTPMessages
 internal import HTTPServers
 internal import Invocations
 internal import JSONText
+internal import Resources
 internal import Triggers
 
 /// Routes requests; the order is the Functions host's.
@@ -68,6 +70,10 @@ final class HostResponder: HTTPResponder {
             return .now(custom(admin.respond(to: request)))
         }
         if second != UInt8(ascii: "a"), let response = health.respond(to: request) { return .now(response) }
+        if let imageApp = host.imageApp, path.elementsEqual(Self.webhookPath) {
+            return .now(webhook(imageApp, request))
+        }
+        if let imageApp = host.imageApp, host.state == .starting { return coldStart(imageApp, request) }
         if let refusal = unavailable() { return .now(refusal) }
         switch host.trigger?.handle(request) {
         case .running(let invocation, .now(let outcome)): return .now(response(invocation, outcome))
@@ -82,7 +88,78 @@ final class HostResponder: HTTPResponder {
         custom(output.response(invocation, outcome))
     }
 
+    private static let webhookPath = Array("/docker/hook".utf8)
+
+    /// A registry tells that an image was pushed: ACR sends one event, Docker's registry an envelope of several.
+    private func webhook(_ imageApp: ImageApp, _ request: HTTPRequest) -> HTTPResponse {
+        guard request.head.isMethod("POST") else { return HTTPResponse(status: 405) }
+        let given = request.head.value("authorization").flatMap { text in
+            text.lowercased().hasPrefix("basic ") ? decodeBase64(String(text.dropFirst(6))) : nil
+        }
+        let password = given.flatMap { bytes in
+            bytes.firstIndex(of: UInt8(ascii: ":")).map { Array(bytes[($0 + 1)...]) }
+        }
+        let wanted = WebhookPassword(stateFolder: host.options.stateFolder).existing
+        guard let wanted, let password, constantTimeEqual(password, Array(wanted.utf8)) else {
+            var response = errorResponse(401, code: "AN3004", "the webhook's password is missing or wrong")
+            response.fields.add("WWW-Authenticate", "Basic realm=\"docker hook\"")
+            return response
+        }
+        let document = try? JSONParser.parse(request.body)
+        let events = document?["events"]?.elements ?? [document].compactMap { $0 }
+        let pushes = events.filter { $0["action"]?.string == "push" }
+        let isOurs = pushes.contains { event in
+            imageApp.imageWasPushed(
+                repository: event["target"]?["repository"]?.string, tag: event["target"]?["tag"]?.string)
+        }
+        return HTTPResponse(status: isOurs ? 202 : 200)
+    }
+
+    private var waitingForImage = 0
+
+    /// Requests that may wait for a cold start.
+    private static let coldStartQueueLimit = 10_000
+
     private static let adminPrefix = Array("/admin/".utf8)
+
+    /// Waits for the image, as long as a request may; then, or when it cannot come, says how things stand.
+    private func coldStart(_ imageApp: ImageApp, _ request: HTTPRequest) -> Eventual<HTTPResponse> {
+        if case .starting = imageApp.state, waitingForImage < Self.coldStartQueueLimit {
+            return .awaiting { [self] in
+                waitingForImage += 1
+                await imageApp.wait(atMost: imageApp.settings?.requestWait ?? .seconds(60))
+                waitingForImage -= 1
+                if host.state == .starting { return coldStartAnswer(imageApp) }
+                return await answer(request).value()
+            }
+        }
+        return .now(coldStartAnswer(imageApp))
+    }
+
+    private func coldStartAnswer(_ imageApp: ImageApp) -> HTTPResponse {
+        var retryAfter = "10"
+        let body = jsonObject { writer in
+            switch imageApp.state {
+            case .starting, .running:
+                writer.member("code", "AN9015")
+                writer.member("message", "the app is starting: \(imageApp.coldStart.phase)")
+            case .inactive(let why):
+                retryAfter = "30"
+                writer.member("code", "AN9016")
+                writer.member("message", "the app is inactive: \(why)")
+            case .failed(let error):
+                retryAfter = "60"
+                writer.member("code", error.code)
+                writer.member("message", error.message)
+                if let remedy = error.remedy { writer.member("try", remedy) }
+            }
+            writer.member("image", imageApp.settings?.image ?? "")
+            imageApp.coldStart.write(to: &writer)
+        }
+        var response = HTTPResponse.json(503, body)
+        response.fields.add("Retry-After", retryAfter)
+        return response
+    }
 
     /// The answer while no function can run; nil when they can.
     private func unavailable() -> HTTPResponse? {

@@ -4,6 +4,7 @@
 ///     images/v1/partial/<hex>    layers on their way, as they come
 ///     images/v1/layers/<hex>/    unpacked layers by the digest of their uncompressed contents: fs, record.json, state
 ///     images/v1/roots/<hex>/     images put together from layers, by the digest of their manifest
+///     images/v1/names/<hash>     what a tag stood for when it was pulled last
 ///     images/v1/locks/           one file per thing that is being made or used
 ///     images/v1/trash/           what is being deleted
 ///
@@ -36,7 +37,7 @@ public struct ContentStore: Sendable {
 
     func prepare(image: String) throws(ImageError) {
         do {
-            for name in ["blobs", "partial", "layers", "roots", "locks", "trash"] {
+            for name in ["blobs", "partial", "layers", "roots", "locks", "names", "trash"] {
                 try createFolders("\(folder)/\(name)")
             }
         } catch {
@@ -57,12 +58,29 @@ public struct ContentStore: Sendable {
     @discardableResult
     func keep(_ bytes: [UInt8], image: String) throws(ImageError) -> Digest {
         let digest = Digest(of: bytes)
-        do {
+        do throws(SystemError) {
             try writeFileAtomically(blobPath(digest), bytes)
         } catch {
             throw failure(error, image: image, step: "store")
         }
         return digest
+    }
+
+    // MARK: Names
+
+    private func namePath(_ reference: ImageReference) -> String {
+        "\(folder)/names/\(Digest(of: Array("\(reference)".utf8)).hex)"
+    }
+
+    /// What a name stood for when it was pulled last.
+    public func lastDigest(of reference: ImageReference) -> Digest? {
+        if let digest = reference.digest { return digest }
+        return readFile(namePath(reference), limit: 100).flatMap { Digest(String(decoding: $0, as: UTF8.self)) }
+    }
+
+    func remember(_ digest: Digest, for reference: ImageReference) {
+        // A note that cannot be kept is one that will be missed.
+        try? writeFileAtomically(namePath(reference), Array("\(digest)".utf8))
     }
 
     // MARK: Layers

@@ -83,9 +83,23 @@ public final class ImagePuller {
         report(.phase("unpack"))
         let diffIDs = wanted.map { configuration.diffIDs[$0] }
         let root = try await putTogether(diffIDs, digest, reference, skipsBase: wanted.count < manifest.layers.count)
+        await offload { [store] in store.remember(digest, for: reference) }
         return PulledImage(
             reference: reference, digest: digest, manifest: manifest, configuration: configuration, layers: diffIDs,
             root: root, receivedByteCount: received.values.reduce(0, +))
+    }
+
+    /// What an image is, without its layers: for one that is appended to.
+    public func inspect(_ reference: ImageReference) async throws(ImageError) -> PackageBase {
+        let image = "\(reference)"
+        if let error = await offload({ [store] () -> ImageError? in
+            do throws(ImageError) { try store.prepare(image: image) } catch { return error }
+            return nil
+        }) { throw error }
+        let (manifest, digest) = try await manifest(reference, depth: 0)
+        let bytes = try await smallBlob(manifest.configuration, reference)
+        let configuration = try ManifestDecoder(image: image).configuration(bytes, layerCount: manifest.layers.count)
+        return PackageBase(reference: reference, digest: digest, manifest: manifest, configuration: configuration)
     }
 
     private func manifest(

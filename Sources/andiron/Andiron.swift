@@ -21,6 +21,8 @@ struct Andiron: ParsableCommand {
         subcommands: [
             Start.self, Validate.self, Prepare.self, Wait.self,
             Invoke.self, BlobCommand.self, Trigger.self, Batch.self, Image.self,
+            Package.self, Model.self, Group.self, AppService.self, Storage.self, ContainerRegistry.self,
+            FunctionAppCommand.self, Redis.self,
         ])
 }
 

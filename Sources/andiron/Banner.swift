@@ -14,11 +14,12 @@ func banner(_ host: FunctionHost) -> String {
         ("Functions", host.url), ("Admin API", host.url + "/admin/host/status"),
         ("Health", host.url + "/readyz?verbose"),
         ("Metrics", host.url + "/metrics"), ("OpenAPI", host.url + "/openapi.json"), ("App", host.options.folder),
+        ("Image", host.imageName ?? ""),
         ("Cache", host.cacheDescription),
         ("Keys", host.options.enablesAuth ? "required" : "not required (--enable-auth)"),
     ]
     let broker = host.brokerPort == 0 ? [] : [("Service Bus", "amqp://localhost:\(host.brokerPort)")]
-    for (name, value) in rows + broker {
+    for (name, value) in rows + broker where !value.isEmpty {
         text += "  \(name)\(String(repeating: " ", count: 12 - name.count))\(value)\n"
     }
     text += "\nFunctions:\n\n"

@@ -87,7 +87,8 @@ struct Start: ParsableCommand {
 
     func run() throws {
         let folder = location.folder()
-        guard access(folder + "/host.json", F_OK) == 0 else {
+        let environment = processEnvironment()
+        guard access(folder + "/host.json", F_OK) == 0 || FunctionHost.comesFromImage(folder, environment) else {
             complain(
                 "error[AN2001]: Host.json file is missing. Please make sure host.json file is present at \(folder)")
             complain("  try: andiron start FOLDER, or create host.json with { \"version\": \"2.0\" }")
@@ -138,13 +139,28 @@ struct Start: ParsableCommand {
             complain(startFailure(error, port: requested))
             return error.symbol == "EADDRINUSE" ? .unavailable : .cannotCreate
         }
-        if format != .json { writer.append(Array(banner(host).utf8)) }
-        if let readyFile, host.state == .running {
+        let announce = { @EventLoop in
+            if format != .json { writer.append(Array(banner(host).utf8)) }
+            guard let readyFile else { return }
             do throws(SystemError) {
                 try writeFileAtomically(absolutePath(readyFile, in: currentFolder()), readyDocument(host))
             } catch {
                 complain("\(error)")
             }
+        }
+        switch host.state {
+        case .starting:
+            // The image is on its way; the port answers already.
+            if format != .json {
+                writer.append(Array("\nAndiron \(Andiron.version) at \(host.url), waiting for \(host.imageName ?? "")\n".utf8))
+                if isatty(2) == 1 {
+                    let display = PullDisplay(isTerminal: true)
+                    host.pullObserver = { display.show($0) }
+                }
+            }
+            host.becameReady = announce
+        case .running: announce()
+        default: if format != .json { writer.append(Array(banner(host).utf8)) }
         }
         await ended.wait()
         await host.stop()

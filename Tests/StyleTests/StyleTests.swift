@@ -32,7 +32,7 @@ enum Rules {
         "FunctionApps": 4, "Bundles": 4, "Workers": 5, "StorageAccounts": 5, "Scoring": 6, "Triggers": 6, "Bindings": 6,
         "Hosting": 7,
         "andiron": 8,
-        "CArchive": 0, "Images": 4, "AMQP": 0, "ServiceBus": 4,
+        "CArchive": 0, "Images": 4, "Resources": 4, "AMQP": 0, "ServiceBus": 4,
     ]
     static let owners = [
         "CUV": "EventLoops", "COpenSSL": "EventLoops", "CHiredis": "RedisClients", "CCurl": "HTTPClients",
