@@ -59,7 +59,8 @@ final class ContainerLog {
             states[index] = layer.state
             let id = layer.digest.short
             switch layer.state {
-            case .downloading: write("INFO", "\(id) Downloading \(megabytes(layer.received)) / \(megabytes(layer.size))")
+            case .downloading:
+                write("INFO", "\(id) Downloading \(megabytes(layer.received)) / \(megabytes(layer.size))")
             case .unpacking:
                 write("INFO", "\(id) Verifying Checksum")
                 write("INFO", "\(id) Download complete")
@@ -93,7 +94,8 @@ final class ContainerLog {
         write("INFO", "Starting container for site")
         write(
             "INFO",
-            "docker run -d --expose=80 --name \(container) -e WEBSITES_PORT=80 -e WEBSITE_SITE_NAME=\(site) \(reference.map { "\($0)" } ?? image)")
+            "docker run -d --expose=80 --name \(container) -e WEBSITES_PORT=80 -e WEBSITE_SITE_NAME=\(site) \(reference.map { "\($0)" } ?? image)"
+        )
         write("INFO", "Initiating warmup request to container \(container) for site \(site)")
         warmUpBegan = monotonicNanoseconds()
     }
@@ -110,7 +112,8 @@ final class ContainerLog {
     }
 
     func ready() {
-        write("INFO", "Container \(container) for site \(site) initialized successfully and is ready to serve requests.")
+        write(
+            "INFO", "Container \(container) for site \(site) initialized successfully and is ready to serve requests.")
     }
 
     func failed(_ error: ImageError, hasOld: Bool) {
@@ -118,13 +121,18 @@ final class ContainerLog {
         case .notFound:
             write(
                 "ERROR",
-                "DockerApiException: Docker API responded with status code=NotFound, response={\"message\":\"manifest for \(error.image) not found: manifest unknown: \(quoted(error.reason))\"}")
+                "DockerApiException: Docker API responded with status code=NotFound, response={\"message\":\"manifest for \(error.image) not found: manifest unknown: \(quoted(error.reason))\"}"
+            )
         case .unauthorized:
             write(
                 "ERROR",
-                "DockerApiException: Docker API responded with status code=InternalServerError, response={\"message\":\"Get https://\(error.image): unauthorized: authentication required, visit https://aka.ms/acr/authorization for more information.\"}")
+                "DockerApiException: Docker API responded with status code=InternalServerError, response={\"message\":\"Get https://\(error.image): unauthorized: authentication required, visit https://aka.ms/acr/authorization for more information.\"}"
+            )
         case .timeLimit where error.step == "warm-up":
-            write("ERROR", "Container \(container) for site \(site) did not start within expected time limit. Elapsed time = \(elapsed) sec")
+            write(
+                "ERROR",
+                "Container \(container) for site \(site) did not start within expected time limit. Elapsed time = \(elapsed) sec"
+            )
         case .notAnApp:
             write("ERROR", "Container \(container) for site \(site) has exited, failing site start")
             write("ERROR", quoted(error.message))
@@ -146,10 +154,4 @@ final class ContainerLog {
     private func megabytes(_ bytes: Int) -> String {
         bytes < 1 << 20 ? "\(bytes / 1024)KB" : "\(bytes >> 20)MB"
     }
-}
-
-private func machineName() -> String {
-    var name = [CChar](repeating: 0, count: 256)
-    gethostname(&name, 255)
-    return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
 }

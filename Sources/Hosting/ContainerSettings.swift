@@ -45,7 +45,9 @@ struct ContainerSettings: Equatable {
             return number
         }
         for kind in ["COMPOSE|", "KUBE|", "SITECONTAINERS"] where image.uppercased().hasPrefix(kind) {
-            warn("'DOCKER_CUSTOM_IMAGE_NAME' is '\(image.prefix(40))': several containers are not supported", "DOCKER|registry/repository:tag")
+            warn(
+                "'DOCKER_CUSTOM_IMAGE_NAME' is '\(image.prefix(40))': several containers are not supported",
+                "DOCKER|registry/repository:tag")
         }
         self.image = image
         serverURL = settings["DOCKER_REGISTRY_SERVER_URL"].flatMap(\.nonEmpty)

@@ -66,7 +66,9 @@ public final class FunctionHost {
     /// Is told how an image comes along.
     public var pullObserver: (@EventLoop (PullEvent) -> Void)?
     /// The image an app comes from, when it does.
-    public var imageName: String? { imageApp.map { $0.settings?.image ?? app.settings["DOCKER_CUSTOM_IMAGE_NAME"] ?? "" } }
+    public var imageName: String? {
+        imageApp.map { $0.settings?.image ?? app.settings["DOCKER_CUSTOM_IMAGE_NAME"] ?? "" }
+    }
     /// Called once, when functions run for the first time.
     public var becameReady: (@EventLoop () -> Void)?
 
@@ -246,7 +248,9 @@ public final class FunctionHost {
             entryPoint: function.entryPoint, usesCache: function.usesInferenceCache, features: function.features,
             timeout: app.configuration.functionTimeout, processCount: min(max(count, 1), 10),
             settings: SHA256Digest(
-                of: Array(workerSettings(app.settings).sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined().utf8)))
+                of: Array(
+                    workerSettings(app.settings).sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
+                        .utf8)))
     }
 
     private func makeRuntime(

@@ -53,7 +53,8 @@ final class ImageApp {
     /// Whether a folder is such an app: no host.json, and settings that name an image.
     nonisolated static func isWanted(folder: String, environment: [String: String]) -> Bool {
         guard access(folder + "/host.json", F_OK) != 0 else { return false }
-        return ContainerSettings.imageName(in: loadAppSettings(folder: folder, environment: environment).settings) != nil
+        return ContainerSettings.imageName(in: loadAppSettings(folder: folder, environment: environment).settings)
+            != nil
     }
 
     // MARK: Life
@@ -168,7 +169,8 @@ final class ImageApp {
         let deadline = monotonicNanoseconds() + UInt64(settings.startTimeLimit.inSeconds * 1e9)
         pullDeadline = deadline
         let client = RegistryClient(
-            host: reference.registryHost, access: settings.access(for: reference, environment: host.options.environment),
+            host: reference.registryHost,
+            access: settings.access(for: reference, environment: host.options.environment),
             http: http, log: log, deadline: deadline)
         let puller = ImagePuller(store: store, client: client) { [unowned self] event in
             lines.show(event, reference)
@@ -260,7 +262,8 @@ final class ImageApp {
 
     /// Where in an image the app is, and the settings it brings.
     private func content(of image: PulledImage) throws(ImageError) -> AppContent {
-        let scriptRoot = host.app.settings["AzureWebJobsScriptRoot"] ?? image.configuration.variable("AzureWebJobsScriptRoot")
+        let scriptRoot =
+            host.app.settings["AzureWebJobsScriptRoot"] ?? image.configuration.variable("AzureWebJobsScriptRoot")
             ?? "/home/site/wwwroot"
         let folder = image.root + absolutePath(scriptRoot, in: "/")
         guard access(folder + "/host.json", F_OK) == 0 else {

@@ -95,7 +95,9 @@ public final class ImagePuller {
         if let error = await offload({ [store] () -> ImageError? in
             do throws(ImageError) { try store.prepare(image: image) } catch { return error }
             return nil
-        }) { throw error }
+        }) {
+            throw error
+        }
         let (manifest, digest) = try await manifest(reference, depth: 0)
         let bytes = try await smallBlob(manifest.configuration, reference)
         let configuration = try ManifestDecoder(image: image).configuration(bytes, layerCount: manifest.layers.count)

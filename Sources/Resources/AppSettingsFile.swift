@@ -62,7 +62,8 @@ public struct AppSettingsFile: Sendable {
             try values().sorted { $0.name < $1.name }.map { setting in
                 .record([
                     "name": .text(setting.name), "slotSetting": .flag(slotSettings.contains(setting.name)),
-                    "value": redacting || Self.masked.contains(setting.name.uppercased()) ? .null : .text(setting.value),
+                    "value": redacting || Self.masked.contains(setting.name.uppercased())
+                        ? .null : .text(setting.value),
                 ])
             })
     }
@@ -96,14 +97,17 @@ public func parseSettings(_ texts: [String]) throws(ResourceError) -> [(String, 
     for text in texts {
         if let document = try? JSONParser.parse(Array(text.utf8)), document.members != nil || document.elements != nil {
             if let elements = document.elements {
-                for element in elements { if let name = element["name"]?.string { found.append((name, plainText(element["value"]))) } }
+                for element in elements {
+                    if let name = element["name"]?.string { found.append((name, plainText(element["value"]))) }
+                }
             } else {
                 for member in document.members ?? [] { found.append((member.name, plainText(member.value))) }
             }
             continue
         }
         guard let equals = text.firstIndex(of: "="), equals != text.startIndex else {
-            throw .argument("Invalid setting format: '\(text)'. Expected 'key=value' format or valid JSON.", remedy: nil)
+            throw .argument(
+                "Invalid setting format: '\(text)'. Expected 'key=value' format or valid JSON.", remedy: nil)
         }
         found.append((String(text[..<equals]), String(text[text.index(after: equals)...])))
     }

@@ -37,7 +37,9 @@ extension ResourceStore {
         }
         let file = path.split(separator: "/").last.map(String.init) ?? "model"
         return try update { document throws(ResourceError) in
-            let versions = document.all(.model).filter { $0["name"]?.string == name }.compactMap { $0["version"]?.integer }
+            let versions = document.all(.model).filter { $0["name"]?.string == name }.compactMap {
+                $0["version"]?.integer
+            }
             let version = (versions.max() ?? 0) + 1
             let target = "\(folder)/models/\(name)/\(version)"
             do throws(SystemError) {
@@ -69,7 +71,9 @@ extension ResourceStore {
 
     private func copy(_ source: String, _ target: String, _ count: inout Int) throws(ResourceError) {
         count += 1
-        guard count <= Self.fileLimit else { throw .argument("the model has more than \(Self.fileLimit) files", remedy: nil) }
+        guard count <= Self.fileLimit else {
+            throw .argument("the model has more than \(Self.fileLimit) files", remedy: nil)
+        }
         if isFolder(source) {
             mkdir(target, 0o755)
             for name in folderEntries(source) { try copy("\(source)/\(name)", "\(target)/\(name)", &count) }
@@ -91,7 +95,9 @@ extension ResourceStore {
             }
             isWhole = write(output, buffer, read) == read
         }
-        guard isWhole else { throw .store("'\(source)' cannot be copied to \(target): \(String(cString: strerror(errno)))") }
+        guard isWhole else {
+            throw .store("'\(source)' cannot be copied to \(target): \(String(cString: strerror(errno)))")
+        }
     }
 
     /// A registered model, the newest when no version is given.
@@ -105,7 +111,9 @@ extension ResourceStore {
             throw .notFound(
                 "Model '\(reference.name)\(version)' could not be found.",
                 remedy: all.isEmpty
-                    ? "andiron model list" : "its versions are \(all.compactMap { $0["version"]?.integer }.map(String.init).joined(separator: ", "))")
+                    ? "andiron model list"
+                    : "its versions are \(all.compactMap { $0["version"]?.integer }.map(String.init).joined(separator: ", "))"
+            )
         }
         return found
     }

@@ -60,7 +60,9 @@ public enum NewResource {
     public static func plan(_ name: String, group: String, location: String, sku: String, isLinux: Bool, workers: Int)
         -> JSONValue
     {
-        let tiers: [Character: String] = ["F": "Free", "D": "Shared", "B": "Basic", "S": "Standard", "P": "PremiumV2", "E": "ElasticPremium"]
+        let tiers: [Character: String] = [
+            "F": "Free", "D": "Shared", "B": "Basic", "S": "Standard", "P": "PremiumV2", "E": "ElasticPremium",
+        ]
         return [
             "geoRegion": .text(location), "id": .text(resourceID(.plan, name, group: group)),
             "kind": .text(isLinux ? "linux" : "app"), "location": .text(location),
@@ -92,7 +94,8 @@ public enum NewResource {
     public static func connectionString(of account: JSONValue) -> String {
         let endpoints = account["primaryEndpoints"]
         func endpoint(_ name: String) -> String { endpoints?[name]?.string ?? "" }
-        return "DefaultEndpointsProtocol=http;EndpointSuffix=core.windows.net;AccountName=\(account["name"]?.string ?? "")"
+        return
+            "DefaultEndpointsProtocol=http;EndpointSuffix=core.windows.net;AccountName=\(account["name"]?.string ?? "")"
             + ";AccountKey=\(account["_key1"]?.string ?? "");BlobEndpoint=\(endpoint("blob"));FileEndpoint=\(endpoint("file"))"
             + ";QueueEndpoint=\(endpoint("queue"));TableEndpoint=\(endpoint("table"))"
     }
@@ -125,7 +128,9 @@ public enum NewResource {
         ]
     }
 
-    public static func redis(_ name: String, group: String, location: String, sku: String, size: String, plainPort: Bool)
+    public static func redis(
+        _ name: String, group: String, location: String, sku: String, size: String, plainPort: Bool
+    )
         -> JSONValue
     {
         [

@@ -43,7 +43,8 @@ public enum ResourceKind: String, Sendable, CaseIterable {
         switch self {
         case .registry:
             guard (5...50).contains(bytes.count), bytes.allSatisfy(isWord) else {
-                throw fail("Registry names may contain only alpha numeric characters and must be between 5 and 50 characters")
+                throw fail(
+                    "Registry names may contain only alpha numeric characters and must be between 5 and 50 characters")
             }
         case .storageAccount:
             guard (3...24).contains(bytes.count) else {
@@ -71,17 +72,26 @@ public enum ResourceKind: String, Sendable, CaseIterable {
                 throw fail("a plan name must be 1 to 60 letters, digits and hyphens")
             }
         case .group:
-            guard (1...90).contains(bytes.count) else { throw fail("a resource group name must be 1 to 90 characters long") }
+            guard (1...90).contains(bytes.count) else {
+                throw fail("a resource group name must be 1 to 90 characters long")
+            }
             guard name.last != "." else { throw fail("a resource group name must not end with a period") }
             guard
                 name.unicodeScalars.allSatisfy({
-                    $0.properties.isAlphabetic || $0.properties.numericType != nil || "-_.()".unicodeScalars.contains($0)
+                    $0.properties.isAlphabetic || $0.properties.numericType != nil
+                        || "-_.()".unicodeScalars.contains($0)
                 })
-            else { throw fail("a resource group name may contain letters, digits, underscores, parentheses, hyphens and periods") }
+            else {
+                throw fail(
+                    "a resource group name may contain letters, digits, underscores, parentheses, hyphens and periods")
+            }
         case .model:
             guard let first = bytes.first, isWord(first), bytes.count <= 255,
                 bytes.allSatisfy({ isWord($0) || $0 == dash || $0 == dot || $0 == underscore })
-            else { throw fail("a model name begins with a letter or digit and has at most 255 letters, digits, '-', '.' and '_'") }
+            else {
+                throw fail(
+                    "a model name begins with a letter or digit and has at most 255 letters, digits, '-', '.' and '_'")
+            }
         }
     }
 }

@@ -137,7 +137,9 @@ private struct QueryParser {
             return .each(query, then: then)
         }
         if take("?") {
-            guard let key = name(), take("=="), let quote = skipped().first, quote == "'" || quote == "`" else { return nil }
+            guard let key = name(), take("=="), let quote = skipped().first, quote == "'" || quote == "`" else {
+                return nil
+            }
             rest = rest.dropFirst()
             let value = rest.prefix { $0 != quote }
             rest = rest.dropFirst(value.count + 1)

@@ -25,7 +25,11 @@ public struct ResourceDocument: Sendable {
     public func all(_ kind: ResourceKind, in group: String? = nil) -> [JSONValue] {
         (lists[kind] ?? [])
             .filter { group == nil || $0["resourceGroup"]?.string?.caseInsensitiveEquals(group ?? "") == true }
-            .sorted { ($0["name"]?.string ?? "", $0["version"]?.integer ?? 0) < ($1["name"]?.string ?? "", $1["version"]?.integer ?? 0) }
+            .sorted {
+                ($0["name"]?.string ?? "", $0["version"]?.integer ?? 0) < (
+                    $1["name"]?.string ?? "", $1["version"]?.integer ?? 0
+                )
+            }
     }
 
     /// One of a kind.

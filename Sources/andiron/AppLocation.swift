@@ -8,7 +8,10 @@ import Hosting
 
 /// The folder argument that several commands share.
 struct AppLocation: ParsableArguments {
-    @Argument(help: "The function app's folder; or the name of one made with functionapp create; otherwise the nearest one upwards that holds a host.json.")
+    @Argument(
+        help:
+            "The function app's folder; or the name of one made with functionapp create; otherwise the nearest one upwards that holds a host.json."
+    )
     var path: String?
 
     @Option(name: [.customLong("script-root"), .customLong("root")], help: .hidden)

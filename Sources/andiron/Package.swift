@@ -30,13 +30,19 @@ struct Package: ParsableCommand {
     @Option(help: "A folder that is packaged whole; the entry script lies in it.")
     var sourceDirectory: String?
 
-    @Option(name: [.customLong("conda-file"), .customLong("requirements-file")], help: "A conda file, or a requirements file (.txt).")
+    @Option(
+        name: [.customLong("conda-file"), .customLong("requirements-file")],
+        help: "A conda file, or a requirements file (.txt).")
     var dependencyFile: String?
 
-    @Option(name: [.customLong("inference-config-file"), .customLong("ic")], help: "An inferenceconfig.json that says the above.")
+    @Option(
+        name: [.customLong("inference-config-file"), .customLong("ic")],
+        help: "An inferenceconfig.json that says the above.")
     var inferenceConfigFile: String?
 
-    @Option(name: [.customLong("deploy-config-file"), .customLong("dc")], help: "A deploymentconfig.json to go into the image.")
+    @Option(
+        name: [.customLong("deploy-config-file"), .customLong("dc")],
+        help: "A deploymentconfig.json to go into the image.")
     var deployConfigFile: String?
 
     @Option(help: "http, blob or service_bus_queue.")
@@ -149,7 +155,9 @@ struct Package: ParsableCommand {
     }
 
     private func registryAddress() throws(ImageError) -> String {
-        guard let registry else { throw fail("no registry is named", "--registry HOST:PORT, or the NAME of one made with andiron acr create") }
+        guard let registry else {
+            throw fail("no registry is named", "--registry HOST:PORT, or the NAME of one made with andiron acr create")
+        }
         return loginServer(of: registry) ?? registry
     }
 
@@ -177,7 +185,9 @@ struct Package: ParsableCommand {
             throw fail("no entry script is named", "--entry-script score.py, or --inference-config-file")
         }
         // In a source folder, the script is named from there.
-        let entry = source.flatMap { access("\($0)/\(entryScript ?? "")", R_OK) == 0 && entryScript != nil ? "\($0)/\(entryScript ?? "")" : nil }
+        let entry = source.flatMap {
+            access("\($0)/\(entryScript ?? "")", R_OK) == 0 && entryScript != nil ? "\($0)/\(entryScript ?? "")" : nil
+        }
         var package = ModelPackage(entryScript: entry ?? script)
         package.sourceFolder = source
         package.dependencyFile = dependencies
@@ -203,7 +213,8 @@ struct Package: ParsableCommand {
                 let file = path.split(separator: "/").last.map(String.init) ?? "model"
                 return PackagedModel(name: String(file.prefix(30)), version: "0", path: path)
             }
-            throw fail("'\(name)' is neither a file nor a registered model", "andiron model register --name NAME --path FILE")
+            throw fail(
+                "'\(name)' is neither a file nor a registered model", "andiron model register --name NAME --path FILE")
         }
     }
 

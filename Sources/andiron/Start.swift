@@ -152,7 +152,8 @@ struct Start: ParsableCommand {
         case .starting:
             // The image is on its way; the port answers already.
             if format != .json {
-                writer.append(Array("\nAndiron \(Andiron.version) at \(host.url), waiting for \(host.imageName ?? "")\n".utf8))
+                writer.append(
+                    Array("\nAndiron \(Andiron.version) at \(host.url), waiting for \(host.imageName ?? "")\n".utf8))
                 if isatty(2) == 1 {
                     let display = PullDisplay(isTerminal: true)
                     host.pullObserver = { display.show($0) }

@@ -8,20 +8,25 @@ import Testing
     @Test(arguments: [
         (ResourceKind.registry, "abcde"), (.registry, String(repeating: "a", count: 50)), (.storageAccount, "abc"),
         (.storageAccount, String(repeating: "1", count: 24)), (.redis, "a"), (.redis, "my-cache-1"),
-        (.redis, String(repeating: "a", count: 63)), (.functionApp, "my-app"), (.group, "my group".replacing(" ", with: "_")),
+        (.redis, String(repeating: "a", count: 63)), (.functionApp, "my-app"),
+        (.group, "my group".replacing(" ", with: "_")),
         (.group, String(repeating: "g", count: 90)), (.model, "sklearn_mnist"), (.plan, "p"),
     ]) func `names by the rules are taken`(kind: ResourceKind, name: String) throws {
         try kind.check(name)
     }
 
     @Test(arguments: [
-        (ResourceKind.registry, "abcd", "between 5 and 50"), (.registry, String(repeating: "a", count: 51), "between 5 and 50"),
+        (ResourceKind.registry, "abcd", "between 5 and 50"),
+        (.registry, String(repeating: "a", count: 51), "between 5 and 50"),
         (.registry, "my-registry", "alpha numeric"), (.storageAccount, "ab", "between 3 and 24"),
-        (.storageAccount, String(repeating: "a", count: 25), "between 3 and 24"), (.storageAccount, "Abc", "lower-case"),
-        (.redis, "", "1 to 63"), (.redis, String(repeating: "a", count: 64), "1 to 63"), (.redis, "-a", "start and end"),
+        (.storageAccount, String(repeating: "a", count: 25), "between 3 and 24"),
+        (.storageAccount, "Abc", "lower-case"),
+        (.redis, "", "1 to 63"), (.redis, String(repeating: "a", count: 64), "1 to 63"),
+        (.redis, "-a", "start and end"),
         (.redis, "a-", "start and end"), (.redis, "a--b", "consecutive"), (.redis, "a_b", "only letters"),
         (.functionApp, "a", "2 to 60"), (.functionApp, "-app", "begin or end"), (.group, "g.", "end with a period"),
-        (.group, String(repeating: "g", count: 91), "1 to 90"), (.group, "a b", "may contain"), (.model, "_x", "begins with"),
+        (.group, String(repeating: "g", count: 91), "1 to 90"), (.group, "a b", "may contain"),
+        (.model, "_x", "begins with"),
     ]) func `a name that breaks a rule is told which`(kind: ResourceKind, name: String, rule: String) {
         #expect { try kind.check(name) } throws: { error in
             let error = error as? ResourceError
@@ -43,7 +48,9 @@ import Testing
         #expect(String(decoding: resourceTSV(found), as: UTF8.self) == (expected.isEmpty ? "" : expected + "\n"))
     }
 
-    @Test(arguments: ["", "a.", "[", "a[", "{a}", "a b", "[?x]", "a[1", "length(@)", String(repeating: "[", count: 500)])
+    @Test(arguments: [
+        "", "a.", "[", "a[", "{a}", "a b", "[?x]", "a[1", "length(@)", String(repeating: "[", count: 500),
+    ])
     func `what is no query is refused`(query: String) { #expect(ResourceQuery(query) == nil) }
 
     @Test func `the longest query is taken, and one more is not`() {
@@ -52,15 +59,20 @@ import Testing
     }
 
     @Test func `a table has a column for what is simple`() {
-        let table = String(decoding: resourceTable(.list([["name": .text("long name"), "n": .number(1), "x": .list([])]])), as: UTF8.self)
+        let table = String(
+            decoding: resourceTable(.list([["name": .text("long name"), "n": .number(1), "x": .list([])]])),
+            as: UTF8.self)
         #expect(table == "Name       N\n---------  -\nlong name  1\n")
     }
 
     @Test func `settings are split at the first equals sign, or are JSON`() throws {
-        let found = try parseSettings(["A=1=2", #"{"B":"x","C":true}"#, #"[{"name":"D","value":"4","slotSetting":false}]"#])
+        let found = try parseSettings([
+            "A=1=2", #"{"B":"x","C":true}"#, #"[{"name":"D","value":"4","slotSetting":false}]"#,
+        ])
         #expect(found.map { "\($0.0)=\($0.1)" } == ["A=1=2", "B=x", "C=true", "D=4"])
         #expect { try parseSettings(["novalue"]) } throws: {
-            ($0 as? ResourceError)?.message == "Invalid setting format: 'novalue'. Expected 'key=value' format or valid JSON."
+            ($0 as? ResourceError)?.message
+                == "Invalid setting format: 'novalue'. Expected 'key=value' format or valid JSON."
         }
     }
 
@@ -74,7 +86,9 @@ import Testing
     @Test func `resources are kept, and an error changes nothing`() throws {
         let folder = TemporaryFolder()
         let store = ResourceStore(folder: folder.path + "/state")
-        try store.update { document throws(ResourceError) in document.put(.group, NewResource.group("rg", location: "here")) }
+        try store.update { document throws(ResourceError) in
+            document.put(.group, NewResource.group("rg", location: "here"))
+        }
         #expect(try store.read().find(.group, "RG")["location"]?.string == "here")
         #expect(throws: ResourceError.self) {
             try store.update { document throws(ResourceError) in
@@ -92,7 +106,8 @@ import Testing
         let store = ResourceStore(folder: folder.path + "/state")
         let file = folder.write("m.pkl", "one")
         for _ in 1...2 {
-            _ = try store.registerModel("m", path: file, tags: [("a", "b")], properties: [], description: nil, framework: nil)
+            _ = try store.registerModel(
+                "m", path: file, tags: [("a", "b")], properties: [], description: nil, framework: nil)
         }
         let reference = try #require(ModelReference("m"))
         #expect(try store.model(reference)["id"]?.string == "m:2")
@@ -105,7 +120,9 @@ import Testing
     @Test func `passwords are null wherever settings are listed`() throws {
         let folder = TemporaryFolder()
         let file = AppSettingsFile(folder: folder.path)
-        try file.change(set: [("DOCKER_REGISTRY_SERVER_PASSWORD", "geheim"), ("A", "1"), ("DOCKER_CUSTOM_IMAGE_NAME", "r.io/p:1")])
+        try file.change(set: [
+            ("DOCKER_REGISTRY_SERVER_PASSWORD", "geheim"), ("A", "1"), ("DOCKER_CUSTOM_IMAGE_NAME", "r.io/p:1"),
+        ])
         var writer = JSONWriter()
         writer.value(try file.list(slotSettings: ["A"]))
         writer.value(try file.container(slotSettings: []))

@@ -25,13 +25,21 @@ struct FunctionAppCreate: ParsableCommand {
     var plan: String?
     @Option(help: "Accepted for a consumption plan.")
     var consumptionPlanLocation: String?
-    @Option(name: [.customShort("i"), .customLong("image"), .customLong("deployment-container-image-name")], help: "The image it runs.")
+    @Option(
+        name: [.customShort("i"), .customLong("image"), .customLong("deployment-container-image-name")],
+        help: "The image it runs.")
     var image: String?
-    @Option(name: [.customLong("registry-server"), .customLong("docker-registry-server-url")], help: "The image's registry.")
+    @Option(
+        name: [.customLong("registry-server"), .customLong("docker-registry-server-url")], help: "The image's registry."
+    )
     var registryServer: String?
-    @Option(name: [.customLong("registry-username"), .customLong("docker-registry-server-user")], help: "The user name there.")
+    @Option(
+        name: [.customLong("registry-username"), .customLong("docker-registry-server-user")],
+        help: "The user name there.")
     var registryUsername: String?
-    @Option(name: [.customLong("registry-password"), .customLong("docker-registry-server-password")], help: "The password there.")
+    @Option(
+        name: [.customLong("registry-password"), .customLong("docker-registry-server-password")],
+        help: "The password there.")
     var registryPassword: String?
     @Option(help: "python, custom, …")
     var runtime: String?
@@ -119,7 +127,8 @@ struct FunctionAppDelete: ParsableCommand {
 
 struct FunctionAppConfig: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "config", abstract: "The settings of an app.", subcommands: [AppSettingsCommand.self, ContainerCommand.self])
+        commandName: "config", abstract: "The settings of an app.",
+        subcommands: [AppSettingsCommand.self, ContainerCommand.self])
 }
 
 /// The app, and the file with its settings.
@@ -163,7 +172,8 @@ struct AppSettingsCommand: ParsableCommand {
 }
 
 struct AppSettingsList: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "list", abstract: "The settings; a registry's password is null.")
+    static let configuration = CommandConfiguration(
+        commandName: "list", abstract: "The settings; a registry's password is null.")
     @OptionGroup var app: ConfiguredApp
     @OptionGroup var output: ResourceOutput
 
@@ -197,7 +207,8 @@ struct AppSettingsSet: ParsableCommand {
 }
 
 struct AppSettingsDelete: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "delete", abstract: "Remove settings; a running app recycles.")
+    static let configuration = CommandConfiguration(
+        commandName: "delete", abstract: "Remove settings; a running app recycles.")
     @OptionGroup var app: ConfiguredApp
     @Option(parsing: .upToNextOption, help: "Names.")
     var settingNames: [String]
@@ -229,13 +240,21 @@ struct ContainerSet: ParsableCommand {
                 --registry-username myregistry --registry-password secret
             """)
     @OptionGroup var app: ConfiguredApp
-    @Option(name: [.customShort("i"), .customLong("image"), .customLong("docker-custom-image-name"), .customShort("c")], help: "The image.")
+    @Option(
+        name: [.customShort("i"), .customLong("image"), .customLong("docker-custom-image-name"), .customShort("c")],
+        help: "The image.")
     var image: String?
-    @Option(name: [.customShort("r"), .customLong("registry-server"), .customLong("docker-registry-server-url")], help: "Its registry.")
+    @Option(
+        name: [.customShort("r"), .customLong("registry-server"), .customLong("docker-registry-server-url")],
+        help: "Its registry.")
     var registryServer: String?
-    @Option(name: [.customShort("u"), .customLong("registry-username"), .customLong("docker-registry-server-user")], help: "The user name there.")
+    @Option(
+        name: [.customShort("u"), .customLong("registry-username"), .customLong("docker-registry-server-user")],
+        help: "The user name there.")
     var registryUsername: String?
-    @Option(name: [.customShort("p"), .customLong("registry-password"), .customLong("docker-registry-server-password")], help: "The password there.")
+    @Option(
+        name: [.customShort("p"), .customLong("registry-password"), .customLong("docker-registry-server-password")],
+        help: "The password there.")
     var registryPassword: String?
     @Option(name: [.customShort("t"), .customLong("enable-app-service-storage")], help: "true or false.")
     var enableAppServiceStorage: Bool?
@@ -281,7 +300,8 @@ struct ContainerSet: ParsableCommand {
         let name = known["name"]?.string ?? ""
         guard known["adminUserEnabled"]?.bool == true else {
             complain(
-                "Failed to retrieve container registry credentials. Please either provide the credentials or run 'andiron acr update -n \(name) --admin-enabled true' to enable admin first.")
+                "Failed to retrieve container registry credentials. Please either provide the credentials or run 'andiron acr update -n \(name) --admin-enabled true' to enable admin first."
+            )
             return (nil, nil)
         }
         return (name, known["_password"]?.string)
@@ -302,7 +322,8 @@ struct ContainerShow: ParsableCommand {
 }
 
 struct ContainerDelete: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "delete", abstract: "Remove the image and its registry.")
+    static let configuration = CommandConfiguration(
+        commandName: "delete", abstract: "Remove the image and its registry.")
     @OptionGroup var app: ConfiguredApp
     @OptionGroup var output: ResourceOutput
 
@@ -346,7 +367,8 @@ private func webhook(_ app: JSONValue, _ file: AppSettingsFile) throws(ResourceE
 }
 
 struct DeploymentContainerConfig: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "config", abstract: "Switch updates by webhook on or off.")
+    static let configuration = CommandConfiguration(
+        commandName: "config", abstract: "Switch updates by webhook on or off.")
     @OptionGroup var app: ConfiguredApp
     @Option(name: [.customShort("e"), .customLong("enable-cd")], help: "true or false.")
     var enableCD: Bool
@@ -362,7 +384,8 @@ struct DeploymentContainerConfig: ParsableCommand {
 }
 
 struct DeploymentContainerURL: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "show-cd-url", abstract: "The address for the registry's webhook.")
+    static let configuration = CommandConfiguration(
+        commandName: "show-cd-url", abstract: "The address for the registry's webhook.")
     @OptionGroup var app: ConfiguredApp
     @OptionGroup var output: ResourceOutput
 

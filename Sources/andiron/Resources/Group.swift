@@ -53,7 +53,9 @@ struct Group: ParsableCommand {
 struct GroupCreate: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "create", abstract: "Create a resource group.")
 
-    @Option(name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")], help: "The name.")
+    @Option(
+        name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")],
+        help: "The name.")
     var name: String
 
     @Option(name: [.short, .long], help: "The location; any word.")
@@ -82,7 +84,9 @@ struct GroupList: ParsableCommand {
 
 struct GroupShow: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "show", abstract: "One resource group.")
-    @Option(name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")], help: "The name.")
+    @Option(
+        name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")],
+        help: "The name.")
     var name: String
     @OptionGroup var output: ResourceOutput
 
@@ -93,7 +97,9 @@ struct GroupShow: ParsableCommand {
 
 struct GroupExists: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "exists", abstract: "Print true or false.")
-    @Option(name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")], help: "The name.")
+    @Option(
+        name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")],
+        help: "The name.")
     var name: String
 
     func run() throws {
@@ -107,7 +113,9 @@ struct GroupExists: ParsableCommand {
 struct GroupDelete: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "delete", abstract: "Delete a resource group and all in it; asks for its name.")
-    @Option(name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")], help: "The name.")
+    @Option(
+        name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")],
+        help: "The name.")
     var name: String
     @OptionGroup var confirmation: Confirmation
     @Flag(help: "Accepted; deleting takes no time here.")
@@ -178,7 +186,9 @@ struct PlanList: ParsableCommand {
     var group: String?
     @OptionGroup var output: ResourceOutput
 
-    func run() throws { reporting { () throws(ResourceError) in output.show(.list(try resourceStore().read().all(.plan, in: group))) } }
+    func run() throws {
+        reporting { () throws(ResourceError) in output.show(.list(try resourceStore().read().all(.plan, in: group))) }
+    }
 }
 
 struct PlanShow: ParsableCommand {
@@ -212,7 +222,9 @@ extension ParsableCommand {
             try store.update { document throws(ResourceError) in
                 document.remove(kind) { $0["id"]?.string == found["id"]?.string }
             }
-            if let folder = found["folder"]?.string, folder.hasPrefix(store.folder + "/apps/") { removeFolderTree(folder) }
+            if let folder = found["folder"]?.string, folder.hasPrefix(store.folder + "/apps/") {
+                removeFolderTree(folder)
+            }
         }
     }
 }

@@ -63,7 +63,8 @@ struct ModelRegister: ParsableCommand {
 struct ModelList: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "list", abstract: "The registered models.")
 
-    @Option(name: [.customShort("n"), .customLong("model-name"), .customLong("name")], help: "Only versions of this one.")
+    @Option(
+        name: [.customShort("n"), .customLong("model-name"), .customLong("name")], help: "Only versions of this one.")
     var name: String?
 
     @Flag(help: "Only the newest version of each.")
@@ -90,7 +91,9 @@ struct ModelList: ParsableCommand {
 struct ModelShow: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "show", abstract: "One registered model.")
 
-    @Option(name: [.customShort("i"), .customLong("model-id"), .customShort("n"), .customLong("name")], help: "NAME or NAME:VERSION.")
+    @Option(
+        name: [.customShort("i"), .customLong("model-id"), .customShort("n"), .customLong("name")],
+        help: "NAME or NAME:VERSION.")
     var name: String
 
     @OptionGroup var output: ResourceOutput
@@ -106,9 +109,12 @@ struct ModelShow: ParsableCommand {
 }
 
 struct ModelDelete: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "delete", abstract: "Delete a version, or all of a model.")
+    static let configuration = CommandConfiguration(
+        commandName: "delete", abstract: "Delete a version, or all of a model.")
 
-    @Option(name: [.customShort("i"), .customLong("model-id"), .customShort("n"), .customLong("name")], help: "NAME or NAME:VERSION.")
+    @Option(
+        name: [.customShort("i"), .customLong("model-id"), .customShort("n"), .customLong("name")],
+        help: "NAME or NAME:VERSION.")
     var name: String
 
     func run() throws {

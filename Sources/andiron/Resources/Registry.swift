@@ -55,7 +55,8 @@ struct RegistryList: ParsableCommand {
     @OptionGroup var output: ResourceOutput
 
     func run() throws {
-        reporting { () throws(ResourceError) in output.show(.list(try resourceStore().read().all(.registry, in: group))) }
+        reporting { () throws(ResourceError) in output.show(.list(try resourceStore().read().all(.registry, in: group)))
+        }
     }
 }
 
@@ -91,7 +92,8 @@ struct RegistryUpdate: ParsableCommand {
 }
 
 struct RegistryDelete: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "delete", abstract: "Forget a registry; its images stay.")
+    static let configuration = CommandConfiguration(
+        commandName: "delete", abstract: "Forget a registry; its images stay.")
     @OptionGroup var resource: NamedResource
     @OptionGroup var confirmation: Confirmation
 
@@ -132,7 +134,8 @@ private func credentials(_ registry: JSONValue) throws(ResourceError) -> JSONVal
 }
 
 struct RegistryCredentialShow: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "show", abstract: "The user name and the two passwords.")
+    static let configuration = CommandConfiguration(
+        commandName: "show", abstract: "The user name and the two passwords.")
     @OptionGroup var resource: NamedResource
     @OptionGroup var output: ResourceOutput
 
@@ -235,7 +238,8 @@ struct RegistryQuestion: ParsableArguments {
 
     /// Asks the registry and shows the answer, or ends with what went wrong.
     func ask(
-        _ output: ResourceOutput, _ body: @escaping @EventLoop (RegistryClient, String) async throws(ImageError) -> JSONValue
+        _ output: ResourceOutput,
+        _ body: @escaping @EventLoop (RegistryClient, String) async throws(ImageError) -> JSONValue
     ) -> Never {
         let registry: RegistryByName
         do throws(ResourceError) {
@@ -285,7 +289,8 @@ struct RepositoryTags: ParsableCommand {
 }
 
 struct RepositoryDelete: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "delete", abstract: "Delete an image, by tag or digest.")
+    static let configuration = CommandConfiguration(
+        commandName: "delete", abstract: "Delete an image, by tag or digest.")
     @OptionGroup var registry: RegistryQuestion
     @Option(name: [.customShort("t"), .long], help: "repository:tag or repository@sha256:digest.")
     var image: String

@@ -47,7 +47,8 @@ extension ParsableCommand {
             try body()
         } catch {
             complain("\(error)")
-            Glibc.exit((error.code == "AN9021" ? ExitStatus.failed : error.fault == .host ? .cannotCreate : .badData).rawValue)
+            Glibc.exit(
+                (error.code == "AN9021" ? ExitStatus.failed : error.fault == .host ? .cannotCreate : .badData).rawValue)
         }
     }
 }

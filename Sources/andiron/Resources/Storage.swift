@@ -91,7 +91,8 @@ struct StorageConnectionString: ParsableCommand {
 
 struct StorageKeys: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "keys", abstract: "Keys of a storage account.", subcommands: [StorageKeysList.self, StorageKeysRenew.self])
+        commandName: "keys", abstract: "Keys of a storage account.",
+        subcommands: [StorageKeysList.self, StorageKeysRenew.self])
 }
 
 struct StorageKeysList: ParsableCommand {
@@ -184,7 +185,8 @@ struct Redis: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Redis caches.",
         subcommands: [
-            RedisCreate.self, RedisList.self, RedisShow.self, RedisKeys.self, RedisRegenerateKeys.self, RedisDelete.self,
+            RedisCreate.self, RedisList.self, RedisShow.self, RedisKeys.self, RedisRegenerateKeys.self,
+            RedisDelete.self,
         ])
 }
 
@@ -204,7 +206,8 @@ struct RedisCreate: ParsableCommand {
             throw ValidationError("--sku is '\(sku)'; it is Basic, Standard or Premium.")
         }
         let family = vmSize.first?.uppercased() ?? ""
-        guard sku.lowercased() == "premium" ? family == "P" : family == "C", Int(vmSize.dropFirst()).map({ 0...6 ~= $0 }) == true
+        guard sku.lowercased() == "premium" ? family == "P" : family == "C",
+            Int(vmSize.dropFirst()).map({ 0...6 ~= $0 }) == true
         else { throw ValidationError("--vm-size is '\(vmSize)'; Basic and Standard have C0 to C6, Premium P1 to P5.") }
     }
 
@@ -261,7 +264,8 @@ struct RedisDelete: ParsableCommand {
 
 private func redisKeys(_ cache: JSONValue) -> JSONValue {
     .record([
-        "primaryKey": .optional(cache["_primaryKey"]?.string), "secondaryKey": .optional(cache["_secondaryKey"]?.string),
+        "primaryKey": .optional(cache["_primaryKey"]?.string),
+        "secondaryKey": .optional(cache["_secondaryKey"]?.string),
     ])
 }
 
@@ -278,7 +282,8 @@ struct RedisKeys: ParsableCommand {
 }
 
 struct RedisRegenerateKeys: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "regenerate-keys", abstract: "Make one access key anew.")
+    static let configuration = CommandConfiguration(
+        commandName: "regenerate-keys", abstract: "Make one access key anew.")
     @OptionGroup var resource: NamedResource
     @Option(help: "Primary or Secondary.")
     var keyType: String
