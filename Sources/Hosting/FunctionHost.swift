@@ -53,6 +53,7 @@ public final class FunctionHost {
     private var redis: RedisClient?
     private var cacheConfiguration: InferenceCacheConfiguration?
     private let environments: PythonEnvironments
+    private let limits: HostLimits
     private var workerProgram = ""
     private var listener: HTTPListener?
     private var responder: HostResponder?
@@ -91,6 +92,7 @@ public final class FunctionHost {
         embeddedBroker = EmbeddedBroker(
             options: options.broker, address: options.address ?? app.localHost.address ?? "127.0.0.1",
             appFolder: options.folder, stateFolder: options.stateFolder, log: log)
+        limits = HostLimits(app.settings)
         environments = PythonEnvironments(
             cacheFolder: options.cacheFolder, python: app.settings["ANDIRON_PYTHON"] ?? "python3", log: log)
     }
@@ -142,14 +144,11 @@ public final class FunctionHost {
     public func start() throws(SystemError) {
         storage.hostURL = { [unowned self] in url }
         workerProgram = try installWorkerProgram(cacheFolder: options.cacheFolder)
-        var limits = HTTPLimits()
-        if let bytes = app.settings["FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"].flatMap({ Int($0) }), bytes > 0 {
-            limits.bodyByteCount = bytes
-        }
+        for problem in limits.problems { log(HostEvent(.configError, .warning, problem.text)) }
         let responder = HostResponder(host: self)
         self.responder = responder
         listener = try HTTPListener(
-            address: address, port: options.port ?? app.localHost.port ?? StartOptions.defaultPort, limits: limits,
+            address: address, port: options.port ?? app.localHost.port ?? StartOptions.defaultPort, limits: limits.http,
             responder: responder)
         if ImageApp.isWanted(folder: options.folder, environment: options.environment) {
             report(app.problems)
@@ -297,7 +296,8 @@ public final class FunctionHost {
         return WorkerPoolSettings(
             processCount: bundle.workerCount ?? key.processCount, timeout: timeout,
             timeoutName: timeout == scoring && scoring != nil ? "scoringTimeoutMs" : "functionTimeout",
-            environment: environment, workerProgram: workerProgram)
+            environment: environment, workerProgram: workerProgram, queueLimit: limits.workerQueue,
+            startTimeout: limits.workerStart)
     }
 
     private func updateCache() {

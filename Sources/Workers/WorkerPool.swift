@@ -47,9 +47,12 @@ public struct WorkerPoolSettings: Sendable {
     public var workerProgram: String
 
     /// Calls that may wait.
-    public static let queueLimit = 100_000
+    public var queueLimit: Int
     /// How long a start may take, environment apart.
-    public static let startTimeout = Duration.seconds(300)
+    public var startTimeout: Duration
+
+    public static let defaultQueueLimit = 100_000
+    public static let defaultStartTimeout = Duration.seconds(300)
     /// How long a stopped worker may take to exit before it is killed.
     public static let stopTimeout = Duration.seconds(5)
     /// How often a call may be given back unstarted.
@@ -62,13 +65,17 @@ public struct WorkerPoolSettings: Sendable {
     static let retryStartAfter = Duration.seconds(1)
 
     public init(
-        processCount: Int, timeout: Duration?, timeoutName: String, environment: [String: String], workerProgram: String
+        processCount: Int, timeout: Duration?, timeoutName: String, environment: [String: String],
+        workerProgram: String, queueLimit: Int = Self.defaultQueueLimit,
+        startTimeout: Duration = Self.defaultStartTimeout
     ) {
         self.processCount = processCount
         self.timeout = timeout
         self.timeoutName = timeoutName
         self.environment = environment
         self.workerProgram = workerProgram
+        self.queueLimit = queueLimit
+        self.startTimeout = startTimeout
     }
 }
 
@@ -149,8 +156,8 @@ public final class WorkerPool: WorkerProcessOwner {
             }
             start()
         }
-        guard queue.count < WorkerPoolSettings.queueLimit else {
-            return .now(.failure(WorkerFailure.queueFull(WorkerPoolSettings.queueLimit)))
+        guard queue.count < settings.queueLimit else {
+            return .now(.failure(WorkerFailure.queueFull(settings.queueLimit)))
         }
         return .pending(PendingCall(id: id, input: input, waitedForStart: report == nil, pool: self))
     }
@@ -229,7 +236,7 @@ public final class WorkerPool: WorkerProcessOwner {
             let worker = try WorkerProcess(command: command(index: index), owner: self)
             indexes[ObjectIdentifier(worker)] = index
             workers.append(worker)
-            worker.limitStart(to: WorkerPoolSettings.startTimeout)
+            worker.limitStart(to: settings.startTimeout)
         } catch {
             failStart(WorkerFailure.startFailed(error.message, remedy: nil, detail: nil))
         }

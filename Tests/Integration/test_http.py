@@ -276,6 +276,73 @@ def test_a_client_that_dawdles_is_cut_off(app, start):
     assert host.post("/api/Echo", "x").status == 200
 
 
+def closed_after(connection, begun):
+    """Seconds until the host closed the connection, and what it sent before."""
+    answer = b""
+    try:
+        while more := connection.recv(65536):
+            answer += more
+    except ConnectionResetError:
+        pass
+    return time.monotonic() - begun, answer
+
+
+def test_the_times_of_a_connection_have_limits(app, start):
+    app.function("Echo")
+    names = ("HEAD", "BODY", "IDLE", "WRITE")
+    host = start(app, environment={f"ANDIRON_HTTP_{name}_SECONDS": "2" for name in names})
+    post = b"POST /api/Echo HTTP/1.1\r\nHost: a\r\nContent-Length: "
+    sides = {name: socket.create_connection(("127.0.0.1", host.port), timeout=60) for name in names}
+    begun = time.monotonic()
+    sides["HEAD"].sendall(b"POST /api/Echo")
+    sides["BODY"].sendall(post + b"10\r\n\r\n12345")
+    sides["IDLE"].sendall(post + b"2\r\n\r\nhi")
+    # More than the two sockets hold of an answer that nobody takes, on a connection that sends on and on.
+    sides["WRITE"].setblocking(False)
+    body = b"x" * (1 << 20)
+    request = memoryview((post + b"%d\r\n\r\n" % len(body) + body) * 40)
+    taken = 0
+    while taken < len(request) and time.monotonic() < begun + 60:
+        try:
+            taken += sides["WRITE"].send(request[taken : taken + 65536])
+        except BlockingIOError:
+            time.sleep(0.01)
+        except OSError:
+            break
+    # Before the limit a slow part is no reason to close: half a second is well inside the two.
+    assert host.post("/api/Echo", "x").status == 200
+    for name in ("HEAD", "BODY"):
+        seconds, answer = closed_after(sides[name], begun)
+        assert answer.startswith(b"HTTP/1.1 408 ") and seconds >= 2, (name, seconds, answer)
+    seconds, answer = closed_after(sides["IDLE"], begun)
+    assert answer.endswith(b"hi") and seconds >= 2
+    assert taken < len(request), "a client that takes nothing was never cut off"
+
+
+def test_the_number_of_connections_has_a_limit(app, start):
+    app.function("Echo")
+    host = start(app, environment={"ANDIRON_HTTP_CONNECTIONS": "3", "ANDIRON_HTTP_IDLE_SECONDS": "none"})
+    warnings = [r["message"] for r in host.records("config_error")]
+    assert any("ANDIRON_HTTP_IDLE_SECONDS is 'none'" in text for text in warnings), warnings
+    get = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+    held = [socket.create_connection(("127.0.0.1", host.port), timeout=30) for _ in range(3)]
+    for connection in held:
+        connection.sendall(get)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    with socket.create_connection(("127.0.0.1", host.port), timeout=30) as one_more:
+        _, answer = closed_after(one_more, time.monotonic())
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"3 connections open" in answer
+    held.pop().close()
+
+    def served():
+        try:
+            return host.call("GET", "/livez").status == 200
+        except OSError:
+            return False
+
+    until(served, "a place that was given back")
+
+
 def test_a_port_in_use_says_who_holds_it(app, start):
     app.function("Echo")
     host = start(app)

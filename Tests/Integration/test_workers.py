@@ -1,5 +1,6 @@
 """Entry scripts that behave and that do not, in worker processes."""
 
+import concurrent.futures
 import json
 import os
 import signal
@@ -329,3 +330,28 @@ def test_dependencies_that_cannot_be_had(app, start):
     missing = host.post("/api/NoSuch", "x", ).json["error"]
     assert missing["code"] == "AN5005" and "no-such-package-anywhere-andiron" in missing["message"]
     assert missing["try"].startswith("see /")
+
+
+def test_calls_that_may_wait_have_a_limit(app, start):
+    app.function("Slow", "import time\ndef init(): pass\ndef run(data):\n    time.sleep(float(data))\n    return data\n")
+    host = start(app, environment={"ANDIRON_WORKER_QUEUE": "2"})
+    assert host.post("/api/Slow", "0").status == 200
+    # The worker has one that runs; a second is with it, so that it need not wait for the next.
+    with concurrent.futures.ThreadPoolExecutor(12) as threads:
+        begun = [threads.submit(host.post, "/api/Slow", "3")]
+        until(lambda: "in_flight{function=\"Slow\"} 1" in host.call("GET", "/metrics").text, "the call that runs")
+        begun += [threads.submit(host.post, "/api/Slow", "0") for _ in range(10)]
+        answers = [each.result() for each in begun]
+    refused = [a for a in answers if a.status == 503]
+    assert {a.status for a in answers} == {200, 503}
+    assert all(a.json["error"]["code"] == "AN4008" for a in refused)
+    depth = len(answers) - len(refused) - 2
+    assert 1 <= depth <= 8, depth
+
+
+def test_a_start_has_a_limit(app, start):
+    app.function("Late", "import time\ndef init(): time.sleep(60)\ndef run(data): return data\n")
+    host = start(app, environment={"ANDIRON_WORKER_START_SECONDS": "1"})
+    answer = host.post("/api/Late", "x")
+    assert answer.status == 500 and answer.json["error"]["code"] == "AN4001"
+    assert "init() took longer than 1.0 s" in answer.json["error"]["message"]
