@@ -107,8 +107,9 @@ class Host:
         return (self.folder / ".output").read_text()
 
     def records(self, kind=None):
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        records = [json.loads(line) for line in lines]
+        """What the log file holds so far. It is written by a thread of its own: wait for what must come."""
+        lines = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
         return [record for record in records if kind is None or record["kind"] == kind]
 
     def connect(self, timeout=DEADLINE):

@@ -329,7 +329,7 @@ def test_a_wrong_password_makes_no_storm(app, start, server):
     while time.monotonic() < end:
         assert host.post("/api/Score", f"{time.monotonic()}").status == 200
     assert redis.number("ACL", "LOG", "RESET") == -1  # +OK
-    records = [r for r in host.records("cache_event") if r.get("code") == "AN6003"]
+    records = until(lambda: [r for r in host.records("cache_event") if r.get("code") == "AN6003"], "the record")
     assert len(records) == 1 and "wrong" not in json.dumps(records).replace("WRONGPASS", "")
     assert int(redis.info("total_connections_received")) < 12
 

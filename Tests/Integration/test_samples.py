@@ -2,7 +2,7 @@
 
 import json
 
-from conftest import ROOT, andiron
+from conftest import ROOT, andiron, until
 from openapi_spec_validator import validate
 
 
@@ -99,7 +99,7 @@ def test_the_functions_route_names_what_failed(repository, start):
     assert "expecting 64 features" in error["message"] or "64 features" in error["message"]
     assert "score.py" in error["detail"]
     assert answer.json["function"] == "DigitsScore"
-    assert answer.json["invocationId"] in host.log.read_text()
+    until(lambda: answer.json["invocationId"] in host.log.read_text(), "the record of the failure")
     assert answer.json["log"] == str(host.log)
     nan = host.post("/api/DigitsScore", '{"data": [[' + ",".join(["NaN"] * 64) + "]]}")
     assert nan.status == 500

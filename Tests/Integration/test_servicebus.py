@@ -109,6 +109,6 @@ def test_a_store_cut_short_is_recovered_and_said_so(app, broker):
     log = app.folder / ".andiron" / "servicebus" / "0000000001.log"
     os.truncate(log, log.stat().st_size - 3)
     host = broker()
-    assert "recovered up to the last commit" in host.printed() + json.dumps(host.records())
+    until(lambda: "recovered up to the last commit" in host.printed() + json.dumps(host.records()), "the recovery")
     with client(host) as bus, bus.get_queue_receiver("plain") as receiver:
         assert [str(m) for m in receiver.peek_messages(10)] == ["0", "1", "2", "3"]
