@@ -114,7 +114,7 @@ let package = Package(
             name: "Triggers",
             dependencies: [
                 "Invocations", "EventLoops", "Diagnostics", "HTTPServers", "HTTPMessages", "FunctionApps", "JSONText",
-                "StorageAccounts", "DurableStores",
+                "StorageAccounts", "DurableStores", "ServiceBus", "AMQP",
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: strict),
@@ -123,7 +123,7 @@ let package = Package(
             dependencies: [
                 "Invocations", "EventLoops", "HTTPMessages", "Diagnostics", "JSONText", "StorageAccounts",
                 "FunctionApps",
-                "DurableStores",
+                "DurableStores", "ServiceBus", "AMQP",
             ],
             swiftSettings: strict),
         // Layer 5: builds everything and runs it.
@@ -133,7 +133,7 @@ let package = Package(
                 "Diagnostics", "EventLoops", "JSONText", "HTTPMessages", "HTTPServers", "Invocations",
                 "FunctionApps", "Bundles", "Workers", "RedisClients", "Scoring", "Triggers", "Bindings",
                 "HTTPClients", "Images", "Resources",
-                "ConfigurationFiles", "StorageAccounts", "DurableStores", "ServiceBus",
+                "ConfigurationFiles", "StorageAccounts", "DurableStores", "ServiceBus", "AMQP",
             ],
             swiftSettings: strict),
         // Layer 6: the command line; the only place that prints or exits.

@@ -42,6 +42,7 @@ public struct FunctionApp: Sendable {
     /// Binding types the host runs.
     public static let registeredTypes: Set<String> = [
         "httptrigger", "http", "blobtrigger", "blob", "queuetrigger", "queue",
+        "servicebustrigger", "servicebus",
     ]
 
     /// Functions an app may have.

@@ -21,6 +21,8 @@ struct FunctionFile {
     static let bindingKeys = [
         "name", "type", "direction", "dataType", "cardinality", "connection", "properties", "authLevel", "methods",
         "route", "webHookType", "path", "source", "access", "queueName",
+        "topicName", "subscriptionName", "isSessionsEnabled", "autoCompleteMessages", "maxMessageBatchSize",
+        "accessRights",
     ]
 
     /// - Returns: the function, or nil when a problem is not a warning.
@@ -141,6 +143,7 @@ struct FunctionFile {
         let binding = BindingMetadata(
             name: name, type: type, direction: direction, properties: value, texts: texts(of: value, &reader))
         checkStorage(binding, &reader)
+        checkServiceBus(binding, &reader)
         return binding
     }
 

@@ -106,6 +106,7 @@ public struct HostConfiguration: Sendable {
     public var http = HTTPConfiguration()
     public var blobs = BlobsConfiguration()
     public var queues = QueuesConfiguration()
+    public var serviceBus = ServiceBusConfiguration()
     /// `retry`: for functions that have none of their own.
     public var retry: RetryPolicy?
     /// `logging.logLevel`: category prefix to level.
@@ -154,6 +155,7 @@ public struct HostConfiguration: Sendable {
         }
         + cacheKeys.map { "inferenceCache.\($0)" }
         + blobsKeys.map { "extensions.blobs.\($0)" } + queuesKeys.map { "extensions.queues.\($0)" }
+        + ServiceBusConfiguration.keys.map { "extensions.serviceBus.\($0)" }
 
     /// Reads host.json with the environment's `AzureFunctionsJobHost__…` laid over it.
     ///
@@ -197,6 +199,7 @@ public struct HostConfiguration: Sendable {
         if let section = reader.section(extensions, "queues", known: Self.queuesKeys) {
             queues = .read(section, &reader)
         }
+        if let section = reader.section(extensions, "serviceBus") { serviceBus = .read(section, &reader) }
         readLogging(reader.section(root, "logging"), &reader)
         if let section = reader.section(root, "inferenceCache", known: Self.cacheKeys) {
             inferenceCache = .read(section, &reader)

@@ -25,12 +25,17 @@ final class EmbeddedBroker {
     private let appFolder: String
     private let stateFolder: String
     private let log: EventLog
+    private let usualPort: Int
     private(set) var broker: Broker?
     private var listener: BrokerListener?
     /// Why it does not run; nil while it does, or was never needed.
     private(set) var failure: ServiceBusError?
 
-    init(options: BrokerOptions, address: String, appFolder: String, stateFolder: String, log: EventLog) {
+    /// - Parameter usualPort: where it listens when the command line names no port.
+    init(
+        options: BrokerOptions, usualPort: Int?, address: String, appFolder: String, stateFolder: String, log: EventLog
+    ) {
+        self.usualPort = usualPort ?? BrokerListener.defaultPort
         self.options = options
         self.address = address
         self.appFolder = appFolder
@@ -67,7 +72,7 @@ final class EmbeddedBroker {
             let broker = try Broker(folder: folder, log: log)
             do throws(ServiceBusError) {
                 listener = try BrokerListener(
-                    broker: broker, address: address, port: options.port ?? BrokerListener.defaultPort)
+                    broker: broker, address: address, port: options.port ?? usualPort)
             } catch {
                 broker.close()
                 throw error
@@ -96,6 +101,26 @@ final class EmbeddedBroker {
         } catch {
             log(HostEvent(.configError, .error, error.text, [("code", .text(error.code))]))
         }
+    }
+
+    /// Has a queue be there for a binding.
+    func ensure(_ entity: String, needsSessions: Bool, isTrigger: Bool) {
+        var entity = entity
+        for part in ["/$transfer/$deadletterqueue", "/$deadletterqueue"] where entity.lowercased().hasSuffix(part) {
+            entity = String(entity.dropLast(part.count))
+        }
+        guard let broker, EntityName.isValid(entity), !entity.lowercased().contains("/subscriptions/") else { return }
+        if let queue = broker.queue(named: entity) {
+            guard isTrigger, queue.settings.requiresSession != needsSessions else { return }
+            log.log(
+                .error,
+                "queue '\(entity)' \(queue.settings.requiresSession ? "requires" : "has no") sessions; isSessionsEnabled must be \(queue.settings.requiresSession)"
+            )
+            return
+        }
+        var settings = QueueSettings()
+        settings.requiresSession = needsSessions
+        broker.createQueue(entity, settings)
     }
 
     func stop() {

@@ -9,11 +9,6 @@ internal import StorageAccounts
 internal import Triggers
 
 extension FunctionHost {
-    /// Runs the broker when somebody asked for it.
-    func startBrokerIfNeeded() {
-        if embeddedBroker.isAskedFor { embeddedBroker.start() }
-    }
-
     /// Puts a listener to work for every function whose trigger is not HTTP.
     func updateListeners() {
         var wanted: [(name: String, key: String, make: @EventLoop () -> (any TriggerListener)?)] = []
@@ -32,6 +27,7 @@ extension FunctionHost {
         var writer = JSONWriter()
         writer.value(trigger.properties)
         return String(decoding: writer.bytes, as: UTF8.self) + "\(app.configuration.blobs)\(app.configuration.queues)"
+            + "\(app.configuration.serviceBus)"
     }
 
     private func makeListener(of function: FunctionMetadata, _ trigger: BindingMetadata) -> (any TriggerListener)? {
@@ -50,6 +46,7 @@ extension FunctionHost {
                     store: try queueStore(trigger)(), configuration: app.configuration.queues, dispatcher: dispatcher,
                     log: log)
             }
+        case "servicebustrigger": makeBusListener(of: function, trigger)
         default: nil
         }
     }
@@ -93,6 +90,7 @@ extension FunctionHost {
                     name: binding.name, queue: $0, isBase64: app.configuration.queues.isBase64,
                     store: queueStore(binding))
             }
+        case "servicebus": makeBusOutput(binding)
         default: nil
         }
     }

@@ -11,6 +11,7 @@ public import Images
 public import Invocations
 internal import RedisClients
 internal import Scoring
+internal import ServiceBus
 internal import Triggers
 internal import Workers
 
@@ -61,6 +62,7 @@ public final class FunctionHost {
     let listeners: ListenerTable
     let storage: HostStorage
     let embeddedBroker: EmbeddedBroker
+    var busClients: [BrokerAddress: BusClient] = [:]
     private var retiring = 0
     /// The image the app comes from, when it does.
     var imageApp: ImageApp?
@@ -90,8 +92,9 @@ public final class FunctionHost {
             root: options.storageFolder ?? options.folder + "/storage",
             slotLimit: app.configuration.blobs.maxDegreeOfParallelism, log: log)
         embeddedBroker = EmbeddedBroker(
-            options: options.broker, address: options.address ?? app.localHost.address ?? "127.0.0.1",
-            appFolder: options.folder, stateFolder: options.stateFolder, log: log)
+            options: options.broker, usualPort: app.settings["ANDIRON_SERVICEBUS_PORT"].flatMap { Int($0) },
+            address: options.address ?? app.localHost.address ?? "127.0.0.1", appFolder: options.folder,
+            stateFolder: options.stateFolder, log: log)
         limits = HostLimits(app.settings)
         environments = PythonEnvironments(
             cacheFolder: options.cacheFolder, python: app.settings["ANDIRON_PYTHON"] ?? "python3", log: log)
@@ -395,6 +398,7 @@ public final class FunctionHost {
         }
         await deadline.wait()
         timer.stop()
+        listeners.abandonUnfinished()
         listener?.close()
         let stopped = Gate()
         let patience = LoopTimer { stopped.open() }
@@ -409,6 +413,7 @@ public final class FunctionHost {
         for runtime in runtimes { runtime.python?.pool?.kill() }
         redis?.close()
         await storage.close()
+        for client in busClients.values { client.close() }
         embeddedBroker.stop()
         change(to: .stopped)
         log(

@@ -85,6 +85,11 @@ final class ListenerTable {
         await done.wait()
     }
 
+    /// Time is up: what still runs goes back to where it came from.
+    func abandonUnfinished() {
+        for entry in entries.values { entry.listener.abandonUnfinished() }
+    }
+
     /// Listens again after ``stop()``.
     func resume() {
         guard !isListening else { return }

@@ -49,6 +49,8 @@ public final class DeferredListener: TriggerListener {
         listener?.start()
     }
 
+    public func abandonUnfinished() { listener?.abandonUnfinished() }
+
     public func stop() async {
         timer?.stop()
         await listener?.stop()

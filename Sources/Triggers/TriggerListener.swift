@@ -17,4 +17,10 @@ public protocol TriggerListener: AnyObject {
     func start()
     /// Takes no further events, and returns when those that it has started are settled.
     func stop() async
+    /// The host cannot wait any longer: gives back what still runs, where the source has a word for that.
+    func abandonUnfinished()
+}
+
+extension TriggerListener {
+    public func abandonUnfinished() {}
 }

@@ -94,7 +94,7 @@ class Host:
             [ANDIRON, "start", str(folder), "--port", "0", "--ready-file", str(self.ready), *arguments],
             stdout=self.output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "ANDIRON_CACHE": CACHE, **(environment or {})},
+            env={**os.environ, "ANDIRON_CACHE": CACHE, "ANDIRON_SERVICEBUS_PORT": "0", **(environment or {})},
         )
         self.port = None
         if wait:
