@@ -98,6 +98,9 @@ struct Start: ParsableCommand {
         runLoop { await serve(folder) }
     }
 
+    /// How long the code that only starting needs stays mapped.
+    private static let startUpCodeIsKept = Duration.seconds(1)
+
     @EventLoop
     private func serve(_ folder: String) async -> ExitStatus {
         var options = StartOptions(
@@ -163,9 +166,11 @@ struct Start: ParsableCommand {
         case .running: announce()
         default: if format != .json { writer.append(Array(banner(host).utf8)) }
         }
+        let tidying = LoopTimer { releaseStartUpCode() }
+        tidying.start(after: Self.startUpCodeIsKept)
         await ended.wait()
         await host.stop()
-        withExtendedLifetime(signals) {}
+        withExtendedLifetime((signals, tidying)) {}
         console.finish()
         file.close()
         writer.close()

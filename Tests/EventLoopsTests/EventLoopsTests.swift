@@ -108,6 +108,23 @@ import Testing
         #expect(signal == Int(SIGKILL))
     }
 
+    @Test func `code that is unmapped comes back when it runs`() {
+        let before = residentFilePages()
+        releaseStartUpCode()
+        let after = residentFilePages()
+        // Other tests run meanwhile and bring some of it back.
+        #expect(after > 0 && after < before)
+    }
+
+    private func residentFilePages() -> Int {
+        // Size, resident, shared (file-backed), in pages.
+        let descriptor = open("/proc/self/statm", O_RDONLY)
+        defer { close(descriptor) }
+        var bytes = [UInt8](repeating: 0, count: 128)
+        let count = read(descriptor, &bytes, bytes.count)
+        return Int(String(decoding: bytes[..<count], as: UTF8.self).split(separator: " ")[2]) ?? 0
+    }
+
     @Test func `a written file is seen when it is closed`() async throws {
         let folder = TemporaryFolder()
         let changes = try await onTheLoop {
