@@ -119,6 +119,14 @@ let package = Package(
             ],
             swiftSettings: strict),
         .target(
+            name: "StorageServers",
+            dependencies: [
+                "StorageAccounts", "FunctionApps", "HTTPServers", "HTTPMessages", "EventLoops", "DurableStores",
+                "JSONText",
+                "ConfigurationFiles",
+            ],
+            swiftSettings: strict),
+        .target(
             name: "Bindings",
             dependencies: [
                 "Invocations", "EventLoops", "HTTPMessages", "Diagnostics", "JSONText", "StorageAccounts",
@@ -133,7 +141,7 @@ let package = Package(
                 "Diagnostics", "EventLoops", "JSONText", "HTTPMessages", "HTTPServers", "Invocations",
                 "FunctionApps", "Bundles", "Workers", "RedisClients", "Scoring", "Triggers", "Bindings",
                 "HTTPClients", "Images", "Resources",
-                "ConfigurationFiles", "StorageAccounts", "DurableStores", "ServiceBus", "AMQP",
+                "ConfigurationFiles", "StorageServers", "StorageAccounts", "DurableStores", "ServiceBus", "AMQP",
             ],
             swiftSettings: strict),
         // Layer 6: the command line; the only place that prints or exits.
@@ -155,6 +163,11 @@ let package = Package(
         .testTarget(
             name: "EventLoopsTests", dependencies: ["EventLoops", "Diagnostics", "HostTestSupport"],
             swiftSettings: strict),
+        .testTarget(
+            name: "StorageServersTests", dependencies: ["StorageServers", "StorageAccounts"], swiftSettings: strict),
+        .testTarget(
+            name: "StorageAccountsTests",
+            dependencies: ["StorageAccounts", "EventLoops", "Diagnostics", "HostTestSupport"], swiftSettings: strict),
         .testTarget(name: "InvocationsTests", dependencies: ["Invocations", "JSONText"], swiftSettings: strict),
         .testTarget(
             name: "DurableStoresTests", dependencies: ["DurableStores", "EventLoops", "HostTestSupport"],

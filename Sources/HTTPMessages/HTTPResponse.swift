@@ -5,6 +5,8 @@ public struct HTTPResponse: Sendable {
     public var status: Int
     public var fields: HTTPFields
     public var body: [UInt8]
+    /// What `Content-Length` says in the answer to HEAD, whose body is not there.
+    public var headLength: Int?
 
     public init(status: Int, fields: HTTPFields = HTTPFields(), body: [UInt8] = []) {
         self.status = status
@@ -41,7 +43,7 @@ public struct HTTPResponse: Sendable {
         bytes.append(fields.bytes)
         if allowsBody {
             bytes.append("Content-Length: " as StaticString)
-            appendDecimal(body.count, to: &bytes)
+            appendDecimal(headLength ?? body.count, to: &bytes)
             bytes.append("\r\nDate: " as StaticString)
         } else {
             bytes.append("Date: " as StaticString)

@@ -20,7 +20,28 @@ extension FunctionHost {
                 (function.name, listenerKey(trigger), { [unowned self] in makeListener(of: function, trigger) }))
         }
         listeners.update(wanted)
+        serveStorage()
     }
+
+    /// Serves the storage folder over REST when a function uses it, or when a port was asked for.
+    private func serveStorage() {
+        let isUsed = app.functions.contains { function in
+            function.bindings.contains { binding in
+                ["blobtrigger", "blob", "queuetrigger", "queue"].contains(binding.type.lowercased())
+                    && (try? StorageConnection.resolve(binding.text("connection"), settings: app.settings))?.isEmbedded
+                        == true
+            }
+        }
+        guard options.listens, isUsed || options.blobPort != nil || options.queuePort != nil else { return }
+        storage.serve(
+            address: address, blobPort: options.blobPort ?? (options.port == 0 ? 0 : HostStorage.blobPort),
+            queuePort: options.queuePort ?? (options.port == 0 ? 0 : HostStorage.queuePort)
+        ) { [unowned self] in hostID }
+    }
+
+    /// URLs of the storage services, for people and the ready file.
+    public var blobEndpoint: String? { storage.blobEndpoint }
+    public var queueEndpoint: String? { storage.queueEndpoint }
 
     /// What a listener depends on: when it has not changed, the listener goes on over a reload.
     private func listenerKey(_ trigger: BindingMetadata) -> String {

@@ -5,7 +5,9 @@ internal import Diagnostics
 internal import EventLoops
 internal import FunctionApps
 internal import Glibc
+internal import HTTPServers
 internal import StorageAccounts
+internal import StorageServers
 internal import Triggers
 
 /// Opens the storage folder once, and gives it to whoever needs it.
@@ -39,7 +41,48 @@ final class HostStorage {
     /// Where the command line looks for the URL of the host that has the folder.
     private var addressFile: String { BlobFolder(root: root).privateFolder + "/host" }
 
+    // MARK: REST
+
+    /// URLs of the Blob and Queue services, as connection strings have them; nil while they are not served.
+    private(set) var blobEndpoint: String?
+    private(set) var queueEndpoint: String?
+    private var listeners: [HTTPListener] = []
+
+    /// The Azure emulators' ports.
+    static let blobPort = 10_000
+    static let queuePort = 10_001
+
+    /// Serves the folder over the Blob and Queue REST API. A port that is taken is said, and keeps nothing from running.
+    func serve(address: String, blobPort: Int, queuePort: Int, hostID: @escaping @EventLoop () -> String) {
+        guard listeners.isEmpty, let account = try? open() else { return }
+        var limits = HTTPLimits()
+        limits.bodyByteCount = Self.bodyByteLimit
+        let faces: [(String, Int, any HTTPResponder)] = [
+            ("Blob", blobPort, BlobFace(account: account, hostID: hostID)),
+            ("Queue", queuePort, QueueFace(account: account)),
+        ]
+        for (name, port, face) in faces where port >= 0 {
+            do throws(SystemError) {
+                let listener = try HTTPListener(address: address, port: port, limits: limits, responder: face)
+                listeners.append(listener)
+                let url = "http://127.0.0.1:\(listener.port)/\(account.accountName)"
+                if name == "Blob" { blobEndpoint = url } else { queueEndpoint = url }
+            } catch {
+                log.log(
+                    .warning,
+                    "the \(name) service is not served on port \(port): \(error.message); --\(name.lowercased())-port takes another, 0 any free one",
+                    [("code", .text("AN1003"))])
+            }
+        }
+        account.blobEndpoint = blobEndpoint
+    }
+
+    /// Bytes of one upload; larger blobs come in blocks.
+    static let bodyByteLimit = 256 << 20
+
     func close() async {
+        for listener in listeners { listener.close() }
+        listeners = []
         if account != nil { unlink(addressFile) }
         await account?.close()
         account = nil

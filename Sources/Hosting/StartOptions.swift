@@ -23,6 +23,9 @@ public struct StartOptions: Sendable {
     public var stateFolder: String
     /// Whether triggers other than HTTP take events.
     public var listens = true
+    /// Ports of the Blob and Queue services; nil is the emulators' (any free one when `port` is 0), negative is none.
+    public var blobPort: Int?
+    public var queuePort: Int?
     /// The storage account's folder; nil is `storage` in the app's folder.
     public var storageFolder: String?
     /// Where environments and the worker program lie.

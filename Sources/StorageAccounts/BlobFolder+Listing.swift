@@ -43,3 +43,36 @@ extension BlobFolder {
         return found.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
     }
 }
+
+extension BlobFolder {
+    /// Properties of a container; nil when there is none.
+    public func containerProperties(_ name: String) -> BlobProperties? {
+        let descriptor = open("\(root)/\(name)", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var information = stat()
+        guard fstat(descriptor, &information) == 0 else { return nil }
+        return properties(descriptor, information)
+    }
+
+    /// Replaces a container's metadata; false when there is no such container.
+    public func setContainerMetadata(
+        _ name: String, _ metadata: [(name: String, value: String)]
+    ) -> Result<Bool, StorageError> {
+        let descriptor = open("\(root)/\(name)", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return .success(false) }
+        defer { close(descriptor) }
+        var information = stat()
+        guard fstat(descriptor, &information) == 0 else { return .success(false) }
+        for pair in properties(descriptor, information).metadata {
+            fremovexattr(descriptor, "user.metadata.\(pair.name)")
+        }
+        do throws(StorageError) {
+            try setAttributes(
+                descriptor, BlobHeaders(metadata: metadata), BlobAddress(container: name, name: ""))
+            return .success(true)
+        } catch {
+            return .failure(error)
+        }
+    }
+}

@@ -41,7 +41,8 @@ public struct BlobFolder: Sendable {
 
     /// Removes what a killed host left half-written; only for who has the folder to himself.
     func removeUploads() {
-        for name in folderEntries(uploads) where !name.hasPrefix("cli-") { unlink(uploads + "/" + name) }
+        for name in folderEntries(uploads) where !name.hasPrefix("cli-") { removeTree(uploads + "/" + name) }
+        removeOldBlocks()
     }
 
     public func path(of address: BlobAddress) -> String { "\(root)/\(address.container)/\(address.name)" }

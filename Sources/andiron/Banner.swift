@@ -19,7 +19,9 @@ func banner(_ host: FunctionHost) -> String {
         ("Keys", host.options.enablesAuth ? "required" : "not required (--enable-auth)"),
     ]
     let broker = host.brokerPort == 0 ? [] : [("Service Bus", "amqp://localhost:\(host.brokerPort)")]
-    for (name, value) in rows + broker where !value.isEmpty {
+    let blobs = host.blobEndpoint.map { [("Blobs", $0)] } ?? []
+    let queues = host.queueEndpoint.map { [("Queues", $0)] } ?? []
+    for (name, value) in rows + broker + blobs + queues where !value.isEmpty {
         text += "  \(name)\(String(repeating: " ", count: 12 - name.count))\(value)\n"
     }
     text += "\nFunctions:\n\n"
@@ -60,6 +62,8 @@ func readyDocument(_ host: FunctionHost) -> [UInt8] {
                 "Endpoint=sb://localhost:\(host.brokerPort);SharedAccessKeyName=RootManageSharedAccessKey;"
                     + "SharedAccessKey=SAS_KEY_VALUE;UseDevelopmentEmulator=true;")
         }
+        if let url = host.blobEndpoint { writer.member("blob", url) }
+        if let url = host.queueEndpoint { writer.member("queue", url) }
         writer.member("version", Andiron.version)
         writer.name("functions")
         writer.beginObject()

@@ -66,6 +66,12 @@ struct Start: ParsableCommand {
     @Option(help: "Folder of the storage account: containers, receipts, queues (default: storage in the app).")
     var storage: String?
 
+    @Option(help: "Port of the storage folder's Blob service; 0 is any free one (default: 10000).")
+    var blobPort: Int?
+
+    @Option(help: "Port of the storage folder's Queue service; 0 is any free one (default: 10001).")
+    var queuePort: Int?
+
     @Option(help: "Write every record as NDJSON to this file as well.")
     var logFile: String?
 
@@ -113,6 +119,8 @@ struct Start: ParsableCommand {
         options.corsOrigins = cors.map { [$0] }
         options.corsCredentials = corsCredentials
         options.isStrict = strict
+        options.blobPort = blobPort
+        options.queuePort = queuePort
         options.storageFolder = storage.map { absolutePath($0, in: currentFolder()) }
         options.broker.port = servicebusPort
         options.broker.configurationFile = servicebusConfig.map { absolutePath($0, in: currentFolder()) }
