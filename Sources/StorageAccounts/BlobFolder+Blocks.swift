@@ -1,4 +1,5 @@
 /// Staged blocks of uploads, as files until they are committed.
+internal import CLinux
 internal import ConfigurationFiles
 internal import EventLoops
 internal import Glibc

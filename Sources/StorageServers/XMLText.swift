@@ -61,6 +61,11 @@ public struct XMLElement: Equatable, Sendable {
     public let name: String
     /// Text directly inside it, entities replaced.
     public let text: String
+
+    public init(name: String, text: String) {
+        self.name = name
+        self.text = text
+    }
 }
 
 /// Reads a document as a flat list of its leaf elements; enough for block lists, messages and metadata.

@@ -1,3 +1,4 @@
+import DurableStores
 import Diagnostics
 import EventLoops
 import Glibc
