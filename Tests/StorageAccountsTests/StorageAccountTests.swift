@@ -43,7 +43,8 @@ import Testing
     }
 
     @Test func `contents and properties come back together`() throws {
-        let (_, blobs) = try made()
+        let (folder, blobs) = try made()
+        defer { withExtendedLifetime(folder) {} }
         let address = BlobAddress(container: "data", name: "a/b c/é")
         let headers = BlobHeaders(
             contentType: "text/plain", metadata: [("camera", "front")], other: [("cache-control", "no-cache")])
