@@ -111,6 +111,8 @@ public final class FunctionHost {
         return "http://\(name.contains(":") ? "[\(name)]" : name):\(port)"
     }
     public var workerPIDs: [Int32] { runtimes.flatMap { $0.python?.pool?.status.pids ?? [] } }
+    /// Where the cache's Redis is, without secrets.
+    var cacheAddress: String? { redis?.address.description }
     /// A description of the cache for the banner.
     public var cacheDescription: String {
         guard cache != nil else { return "off" }

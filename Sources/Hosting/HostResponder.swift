@@ -20,6 +20,7 @@ final class HostResponder: HTTPResponder {
     private let admin: AdminAPI
     private let health: HealthAPI
     private let storage: StorageAPI
+    private let cacheAPI: CacheAPI
     private let scoring: ScoringAPI
     private let output: HTTPOutput
     // What the loaded app says about every answer; see ``update()``.
@@ -31,6 +32,7 @@ final class HostResponder: HTTPResponder {
         admin = AdminAPI(host: host)
         health = HealthAPI(host: host)
         storage = StorageAPI(host: host)
+        cacheAPI = CacheAPI(host: host)
         scoring = ScoringAPI(host: host)
         output = HTTPOutput(isStrict: host.options.isStrict, logPath: host.logPath)
         update()
@@ -67,6 +69,7 @@ final class HostResponder: HTTPResponder {
         let second = path.dropFirst().first
         if second == UInt8(ascii: "a"), path.starts(with: Self.adminPrefix) {
             if let response = storage.respond(to: request, admin) { return response.map { [self] in custom($0) } }
+            if let response = cacheAPI.respond(to: request, admin) { return response.map { [self] in custom($0) } }
             return .now(custom(admin.respond(to: request)))
         }
         if second != UInt8(ascii: "a"), let response = health.respond(to: request) { return .now(response) }

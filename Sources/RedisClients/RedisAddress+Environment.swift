@@ -34,7 +34,7 @@ extension RedisAddress {
         let digits = Array("0123456789ABCDEF")
         return text.utf8.map { byte in
             let isPlain = (0x30...0x39).contains(byte) || (0x41...0x5A).contains(byte) || (0x61...0x7A).contains(byte)
-            return isPlain || "-._~/".utf8.contains(byte)
+            return isPlain || "-._~".utf8.contains(byte)
                 ? String(UnicodeScalar(byte)) : "%\(digits[Int(byte >> 4)])\(digits[Int(byte & 15)])"
         }.joined()
     }

@@ -126,6 +126,32 @@ public final class RedisClient {
         }
     }
 
+    /// Keys that match a pattern, on all primaries, at most `limit`.
+    public func scan(_ pattern: String, limit: Int) async throws(RedisError) -> [[UInt8]] {
+        var keys: [[UInt8]] = []
+        for node in (map?.nodes ?? [seed]).map({ connection(to: $0) }) {
+            var cursor = Array("0".utf8)
+            repeat {
+                let command = ["SCAN", "", "MATCH", pattern, "COUNT", "1000"].map { Array($0.utf8) }
+                let reply = await exchange(command[..<1] + [cursor] + command[2...], on: node)
+                guard case .array(let parts) = try reply.get(), parts.count == 2, case .bytes(let next) = parts[0],
+                    case .array(let found) = parts[1]
+                else { throw .protocolBroken("SCAN answers with something else") }
+                for case .bytes(let key) in found where keys.count < limit { keys.append(key) }
+                cursor = next
+            } while cursor != Array("0".utf8) && keys.count < limit
+        }
+        return keys
+    }
+
+    private func exchange(_ command: ArraySlice<[UInt8]>, on node: RedisConnection) async -> Result<
+        RedisReply, RedisError
+    > {
+        await withUnsafeContinuation { continuation in
+            node.send(Array(command), limit: .seconds(5)) { continuation.resume(returning: Self.checked($0)) }
+        }
+    }
+
     private static func checked(_ result: Result<RedisReply, RedisError>) -> Result<RedisReply, RedisError> {
         if case .success(.error(let text)) = result { .failure(.server(text)) } else { result }
     }

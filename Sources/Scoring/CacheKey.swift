@@ -8,6 +8,7 @@ public struct CacheKey: Sendable {
     public let digest: SHA256Digest
     /// `andiron:2:Score:0123456789abcdef:<digest>`.
     public let name: [UInt8]
+    let label: CacheKeyPrefix
 }
 
 /// The part of a key that is the same for all inputs of one function and one bundle.
@@ -16,11 +17,13 @@ struct CacheKeyPrefix {
     static let versionTag = "2"
 
     let version: SHA256Digest
+    let functionName: String
     private let seed: [UInt8]
     private let text: [UInt8]
 
     init(keyPrefix: String, functionName: String, version: SHA256Digest) {
         self.version = version
+        self.functionName = functionName
         seed = SHA256Digest(of: Array("andiron result \(Self.versionTag)\n\(functionName)".utf8)).bytes + version.bytes
         text = Array("\(keyPrefix)\(Self.versionTag):\(functionName):\(version.description.prefix(16)):".utf8)
     }
@@ -39,6 +42,6 @@ struct CacheKeyPrefix {
         var name = text
         name.reserveCapacity(text.count + 64)
         digest.appendHexadecimal(to: &name)
-        return CacheKey(digest: digest, name: name)
+        return CacheKey(digest: digest, name: name, label: self)
     }
 }

@@ -124,7 +124,8 @@ public final class InferenceCache {
 
     /// Looks into Redis, within its time limit.
     func lookInRedis(
-        _ key: CacheKey, _ tally: InferenceCacheTally, _ done: @escaping @EventLoop (CachedResult?) -> Void
+        _ key: CacheKey, _ tally: InferenceCacheTally, keeps: Bool = true,
+        _ done: @escaping @EventLoop (CachedResult?) -> Void
     ) {
         guard let redis, mayAskRedis() else { return done(nil) }
         redis.send([Self.getRange, key.name, Self.zero, rangeEnd], key: key.name, limit: limits.redisTimeout) {
@@ -147,7 +148,7 @@ public final class InferenceCache {
                     return done(nil)
                 }
                 tally.counts.redisHits += 1
-                keepInMemory(result, key.digest, age: age)
+                if keeps { keepInMemory(result, key, age: age) }
                 done(result)
             case .success:
                 noteSuccess()
@@ -186,7 +187,7 @@ public final class InferenceCache {
     /// Keeps a result in memory and, without waiting, in Redis.
     func store(_ result: CachedResult, _ key: CacheKey, _ tally: InferenceCacheTally) {
         guard result.byteCount <= limits.entryByteCount else { return }
-        keepInMemory(result, key.digest, age: 0)
+        keepInMemory(result, key, age: 0)
         guard let redis, result.failure == nil, mayAskRedis() else { return }
         let kept = result.freshMilliseconds + limits.staleWhileRevalidate.wholeMilliseconds
         let stored = result.stored(compressAbove: limits.compressAboveByteCount)
@@ -196,14 +197,17 @@ public final class InferenceCache {
     }
 
     /// Keeps a user's error for its own, short time, in memory only.
-    func storeError(_ result: CachedResult, _ key: SHA256Digest) {
+    func storeError(_ result: CachedResult, _ key: CacheKey) {
         guard result.byteCount <= limits.entryByteCount else { return }
-        memory.store(result, key: key, expires: monotonicNanoseconds() + result.freshMilliseconds * 1_000_000)
+        memory.store(
+            result, key: key.digest, label: key.label,
+            expires: monotonicNanoseconds() + result.freshMilliseconds * 1_000_000)
     }
 
-    private func keepInMemory(_ result: CachedResult, _ key: SHA256Digest, age: UInt64) {
+    private func keepInMemory(_ result: CachedResult, _ key: CacheKey, age: UInt64) {
         let kept = result.freshMilliseconds + limits.staleWhileRevalidate.wholeMilliseconds
         guard kept > age else { return }
-        memory.store(result, key: key, expires: monotonicNanoseconds() + (kept - age) * 1_000_000)
+        memory.store(
+            result, key: key.digest, label: key.label, expires: monotonicNanoseconds() + (kept - age) * 1_000_000)
     }
 }

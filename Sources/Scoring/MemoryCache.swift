@@ -7,13 +7,15 @@ internal import EventLoops
 final class MemoryCache {
     private final class Entry {
         let result: CachedResult
+        let label: CacheKeyPrefix
         let expires: UInt64
         var keys: [SHA256Digest]
         unowned(unsafe) var newer: Entry?
         var older: Entry?
 
-        init(_ result: CachedResult, expires: UInt64, key: SHA256Digest) {
+        init(_ result: CachedResult, _ label: CacheKeyPrefix, expires: UInt64, key: SHA256Digest) {
             self.result = result
+            self.label = label
             self.expires = expires
             keys = [key]
         }
@@ -43,11 +45,11 @@ final class MemoryCache {
     var isOff: Bool { entryLimit == 0 }
 
     /// The results, the newest first, with their keys.
-    var all: [(key: SHA256Digest, result: CachedResult)] {
-        var list: [(SHA256Digest, CachedResult)] = []
+    var all: [(key: SHA256Digest, label: CacheKeyPrefix, result: CachedResult)] {
+        var list: [(SHA256Digest, CacheKeyPrefix, CachedResult)] = []
         var next = newest
         while let entry = next {
-            if let key = entry.keys.first { list.append((key, entry.result)) }
+            if let key = entry.keys.first { list.append((key, entry.label, entry.result)) }
             next = entry.older
         }
         return list
@@ -71,10 +73,11 @@ final class MemoryCache {
         return entry.result
     }
 
-    func store(_ result: CachedResult, key: SHA256Digest, expires: UInt64) {
+    /// - Parameter label: what the key's name begins with.
+    func store(_ result: CachedResult, key: SHA256Digest, label: CacheKeyPrefix, expires: UInt64) {
         guard !isOff else { return }
         if let old = entries[key] { remove(old) }
-        let entry = Entry(result, expires: expires, key: key)
+        let entry = Entry(result, label, expires: expires, key: key)
         entries[key] = entry
         pushNewest(entry)
         count += 1

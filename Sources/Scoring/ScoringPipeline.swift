@@ -51,6 +51,15 @@ public final class ScoringPipeline {
         }
     }
 
+    /// The model's input for a request's body: with features fetched, where the function has them.
+    public func input(of body: [UInt8]) async throws(InvocationFailure) -> [UInt8] {
+        guard let features else { return body }
+        let result = await withUnsafeContinuation { continuation in
+            features.fetch(body) { continuation.resume(returning: $0) }
+        }
+        return try result.get() ?? body
+    }
+
     private func scoreInput(_ invocation: Invocation) -> Eventual<InvocationOutcome> {
         guard let cache else { return scorer.score(invocation) }
         invocation.enter(.cacheLookup)
@@ -167,7 +176,7 @@ public final class ScoringPipeline {
             cache.end(key.digest, result)
         } else if cache.limits.errorTimeToLive > .zero, Self.isUsersError(response) {
             let result = CachedResult(response, fresh: cache.limits.errorTimeToLive)
-            cache.storeError(result, key.digest)
+            cache.storeError(result, key)
             cache.end(key.digest, result)
         } else {
             cache.end(key.digest, nil)
@@ -212,7 +221,7 @@ public final class ScoringPipeline {
         }
     }
 
-    private func isCacheable(_ event: TriggerEvent, _ kind: InputKind) -> Bool {
+    func isCacheable(_ event: TriggerEvent, _ kind: InputKind) -> Bool {
         // A script that takes raw requests or headers may answer anything to anyone: only when it asks.
         if kind == .headers || (kind == .request && usesCache != true) { return false }
         guard let head = event.head else { return true }

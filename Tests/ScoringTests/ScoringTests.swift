@@ -10,6 +10,8 @@ private func result(_ text: String) -> CachedResult {
     CachedResult(ScoringResponse(body: Array(text.utf8), runNanoseconds: 5))
 }
 
+private let label = CacheKeyPrefix(keyPrefix: "t:", functionName: "F", version: key("v1"))
+
 private func key(_ text: String) -> SHA256Digest { SHA256Digest(of: Array(text.utf8)) }
 
 @Suite struct CachedResultTests {
@@ -67,10 +69,10 @@ private func key(_ text: String) -> SHA256Digest { SHA256Digest(of: Array(text.u
     @Test func `the least recently used leaves first`() async throws {
         try await onTheLoop {
             let cache = MemoryCache(entryLimit: 2, byteLimit: 1 << 20)
-            cache.store(result("a"), key: key("a"), expires: 100)
-            cache.store(result("b"), key: key("b"), expires: 100)
+            cache.store(result("a"), key: key("a"), label: label, expires: 100)
+            cache.store(result("b"), key: key("b"), label: label, expires: 100)
             #expect(cache.result(for: key("a"), now: 0) != nil)
-            cache.store(result("c"), key: key("c"), expires: 100)
+            cache.store(result("c"), key: key("c"), label: label, expires: 100)
             #expect(cache.result(for: key("b"), now: 0) == nil)
             #expect(cache.result(for: key("a"), now: 0) != nil)
             #expect(cache.result(for: key("c"), now: 0) != nil)
@@ -83,7 +85,7 @@ private func key(_ text: String) -> SHA256Digest { SHA256Digest(of: Array(text.u
         try await onTheLoop {
             let size = result("x").byteCount
             let cache = MemoryCache(entryLimit: 100, byteLimit: 2 * size)
-            for name in ["a", "b", "c"] { cache.store(result("x"), key: key(name), expires: 50) }
+            for name in ["a", "b", "c"] { cache.store(result("x"), key: key(name), label: label, expires: 50) }
             #expect(cache.count == 2)
             #expect(cache.byteCount == 2 * size)
             #expect(cache.result(for: key("c"), now: 49) != nil)
@@ -97,10 +99,10 @@ private func key(_ text: String) -> SHA256Digest { SHA256Digest(of: Array(text.u
     @Test func `another spelling leads to the same result and leaves with it`() async throws {
         try await onTheLoop {
             let cache = MemoryCache(entryLimit: 1, byteLimit: 1 << 20)
-            cache.store(result("a"), key: key("a"), expires: 100)
+            cache.store(result("a"), key: key("a"), label: label, expires: 100)
             cache.add(alias: key("a2"), to: key("a"))
             #expect(cache.result(for: key("a2"), now: 0)?.body == Array("a".utf8))
-            cache.store(result("b"), key: key("b"), expires: 100)
+            cache.store(result("b"), key: key("b"), label: label, expires: 100)
             #expect(cache.result(for: key("a2"), now: 0) == nil)
         }
     }
