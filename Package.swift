@@ -164,8 +164,6 @@ let package = Package(
             name: "EventLoopsTests", dependencies: ["EventLoops", "Diagnostics", "HostTestSupport"],
             swiftSettings: strict),
         .testTarget(
-            name: "StorageServersTests", dependencies: ["StorageServers", "StorageAccounts"], swiftSettings: strict),
-        .testTarget(
             name: "StorageAccountsTests",
             dependencies: ["StorageAccounts", "EventLoops", "Diagnostics", "HostTestSupport"], swiftSettings: strict),
         .testTarget(name: "InvocationsTests", dependencies: ["Invocations", "JSONText"], swiftSettings: strict),

@@ -57,7 +57,8 @@ extension FunctionHost {
             DeferredListener(source: trigger.text("path") ?? "", functionName: function.name, log: log) { [self] in
                 BlobListener(
                     functionName: function.name, pattern: try BlobPathPattern(trigger.text("path") ?? ""),
-                    account: try storage.open(), slots: storage.slots, configuration: app.configuration.blobs,
+                    account: try storage.account(for: connection(trigger)), slots: storage.slots,
+                    configuration: app.configuration.blobs,
                     dispatcher: dispatcher, log: log)
             }
         case "queuetrigger":
@@ -122,10 +123,17 @@ extension FunctionHost {
     }
 
     private func blobStore(_ binding: BindingMetadata) -> BlobStoreSource {
-        { [unowned self] () throws(StorageError) in try storage.open() }
+        let connection = connection(binding)
+        return { [unowned self] () throws(StorageError) in try storage.account(for: connection) }
+    }
+
+    /// Where a binding's `connection` leads; it was checked when the app was loaded.
+    private func connection(_ binding: BindingMetadata) -> StorageConnection {
+        (try? StorageConnection.resolve(binding.text("connection"), settings: app.settings)) ?? .embedded
     }
 
     private func queueStore(_ binding: BindingMetadata) -> QueueStoreSource {
-        { [unowned self] () throws(StorageError) in try storage.open() }
+        let connection = connection(binding)
+        return { [unowned self] () throws(StorageError) in try storage.account(for: connection) }
     }
 }

@@ -148,6 +148,7 @@ public final class FunctionHost {
     /// - Throws: ``SystemError`` when the port or the state folder cannot be had.
     public func start() throws(SystemError) {
         storage.hostURL = { [unowned self] in url }
+        storage.hostID = { [unowned self] in hostID }
         workerProgram = try installWorkerProgram(cacheFolder: options.cacheFolder)
         for problem in limits.problems { log(HostEvent(.configError, .warning, problem.text)) }
         let responder = HostResponder(host: self)

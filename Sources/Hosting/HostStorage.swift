@@ -26,6 +26,20 @@ final class HostStorage {
         slots = BlobSlots(limit: slotLimit)
     }
 
+    private var remotes: [String: RemoteAccount] = [:]
+    /// Stands in the names of receipts.
+    var hostID: @EventLoop () -> String = { "" }
+
+    /// The account a connection leads to.
+    func account(for connection: StorageConnection) throws(StorageError) -> any BlobSource & QueueStore {
+        if connection.isEmbedded { return try open() }
+        let key = "\(connection)"
+        if let known = remotes[key] { return known }
+        let made = RemoteAccount(connection: connection, hostID: hostID)
+        remotes[key] = made
+        return made
+    }
+
     /// The app's own account.
     ///
     /// - Throws: while the folder cannot be used, or another process has it.

@@ -19,7 +19,7 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
     public private(set) var failure: (any HostError)?
     public var source: String { pattern.text }
     let functionName: String
-    let account: FolderAccount
+    let account: any BlobSource
     let configuration: BlobsConfiguration
     let log: EventLog
     private let pattern: BlobPathPattern
@@ -58,7 +58,7 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
     public static let poisonQueue = "webjobs-blobtrigger-poison"
 
     public init(
-        functionName: String, pattern: BlobPathPattern, account: FolderAccount, slots: BlobSlots,
+        functionName: String, pattern: BlobPathPattern, account: any BlobSource, slots: BlobSlots,
         configuration: BlobsConfiguration, dispatcher: any InvocationDispatching, log: EventLog
     ) {
         self.functionName = functionName
@@ -80,8 +80,7 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
         slots.add(self)
         loopTask { [self] in
             if configuration.skipExistingBlobs {
-                let started = await account.ledger.hasStarted(function: functionName, container: container).value()
-                skipsFound = started == .success(false)
+                skipsFound = await account.hasStarted(functionName, container) == false
             }
             guard isListening else { return }
             isScanning = true
@@ -126,15 +125,15 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
         if skipsFound {
             // What an event has told of meanwhile is new.
             let old = matching.filter { waitingNames[$0.name] == nil && running[$0.name] == nil }
-            _ = await account.ledger.skip(function: functionName, container: container, old).value()
+            await account.skip(functionName, container, old)
             return
         }
-        switch await account.ledger.unprocessed(function: functionName, container: container, matching).value() {
+        switch await account.unprocessed(functionName, container, matching).value() {
         case .success(let left):
             storeWorks()
             for blob in left { enqueue(blob.name, wasClosed: false) }
         case .failure(let error):
-            fail(.store(error))
+            fail(error)
             mustRescan = true
             rescanDue = monotonicNanoseconds() + Self.unreadableInterval.wholeNanoseconds
             retryTimer?.start(after: Self.unreadableInterval)
@@ -146,7 +145,7 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
         if skipsFound || configuration.skipExistingBlobs {
             skipsFound = false
             loopTask { [self] in
-                _ = await account.ledger.setStarted(function: functionName, container: container).value()
+                await account.setStarted(functionName, container)
             }
         }
         rescanIfNeeded()
@@ -253,9 +252,9 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
             // Changes from here on make another version.
             let key = ReceiptKey(
                 function: functionName, container: container, name: name, etag: blob.properties.etag)
-            switch await account.ledger.receipt(key).value() {
+            switch await account.receipt(key).value() {
             case .failure(let error):
-                fail(.store(error))
+                fail(error)
                 later(name)
             case .success(let receipt):
                 storeWorks()
@@ -275,15 +274,11 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
         if told.insert("\(error.code) \(address)").inserted {
             log(HostEvent(.log, .error, error.description, fields(error)))
         }
-        guard case .tooLarge = error,
-            case .success(let properties?) = await offload({ [folder = account.folder] in
-                folder.properties(address)
-            })
-        else { return }
+        guard case .tooLarge = error, let properties = await account.properties(of: address) else { return }
         let key = ReceiptKey(
             function: functionName, container: container, name: address.name, etag: properties.etag)
-        if case .success(let known?) = await account.ledger.receipt(key).value(), known.state != .attempted { return }
-        _ = await account.ledger.record(key, .poisoned, attempts: 1, poison: poisonMessage(key)).value()
+        if case .success(let known?) = await account.receipt(key).value(), known.state != .attempted { return }
+        _ = await account.record(key, .poisoned, attempts: 1, poison: poisonMessage(key)).value()
     }
 
     private func invocation(
@@ -385,13 +380,13 @@ public final class BlobListener: TriggerListener, BlobObserver, BlobSlotUser {
         poison: (queue: String, message: NewMessage)? = nil
     ) -> Eventual<Void> {
         .later { [self] done in
-            account.ledger.record(key, state, attempts: attempts, poison: poison).whenDone { [self] result in
+            account.record(key, state, attempts: attempts, poison: poison).whenDone { [self] result in
                 switch result {
                 case .success:
                     if isStuck { recovered() }
                     done(())
                 case .failure(let error):
-                    fail(.store(error))
+                    fail(error)
                     isStuck = true
                     loopTask { [self] in
                         await sleep(for: Self.retryInterval)

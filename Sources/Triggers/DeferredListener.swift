@@ -6,7 +6,8 @@ public import EventLoops
 @EventLoop
 public final class DeferredListener: TriggerListener {
     public let source: String
-    public private(set) var failure: (any HostError)?
+    public var failure: (any HostError)? { ownFailure ?? listener?.failure }
+    private var ownFailure: (any HostError)?
     /// The listener itself, once it is there.
     public private(set) var listener: (any TriggerListener)?
     private let make: @EventLoop () throws -> any TriggerListener
@@ -32,17 +33,19 @@ public final class DeferredListener: TriggerListener {
         if listener == nil {
             do {
                 listener = try make()
-                if failure != nil { log.log(.information, "\(source) works now", [("function", .text(functionName))]) }
-                failure = nil
+                if ownFailure != nil {
+                    log.log(.information, "\(source) works now", [("function", .text(functionName))])
+                }
+                ownFailure = nil
             } catch {
                 let known = error as? any HostError
-                if failure?.message != known?.message {
+                if ownFailure?.message != known?.message {
                     log(
                         HostEvent(
                             .log, .error, known?.description ?? "\(error)",
                             [("function", .text(functionName)), ("code", .text(known?.code ?? ""))]))
                 }
-                failure = known
+                ownFailure = known
                 timer?.start(after: Self.interval)
             }
         }

@@ -267,3 +267,61 @@ def test_a_message_by_rest_starts_the_function(app, start):
     poison = service.get_queue_client("orders-poison")
     until(lambda: "orders-poison" in [q.name for q in service.list_queues()], "the poison queue")
     assert [m.content for m in poison.peek_messages()] == ["not base64 !"]
+
+
+def test_another_service_is_polled_and_written_to(app, start, tmp_path_factory):
+    """One host's REST face is the other host's storage service."""
+    app.function("Hello")
+    service_host = start(app, "--blob-port", "0", "--queue-port", "0")
+    text = connection_string(service_host)
+    service = BlobServiceClient.from_connection_string(text)
+    incoming = service.create_container("incoming")
+    incoming.upload_blob("good one.txt", b"good", metadata={"camera": "front"})
+    incoming.upload_blob("bad", b"bad")
+    service.create_container("lookup").upload_blob("key", b"looked up")
+
+    other = tmp_path_factory.mktemp("other")
+    runs = other / "runs.txt"
+    (other / "host.json").write_text(json.dumps({"version": "2.0", "extensions": {"blobs": {"poisonBlobThreshold": 2}, "queues": {"maxPollingInterval": "00:00:00.2"}}}))
+    (other / "local.settings.json").write_text(json.dumps({"Values": {"Cloud": text}}))
+
+    def function(name, script, *bindings):
+        (other / name).mkdir()
+        (other / name / "function.json").write_text(json.dumps({"bindings": [{**b, "connection": "Cloud"} for b in bindings]}))
+        (other / name / "score.py").write_text(script)
+
+    function("Note", f"def init(): pass\ndef run(data):\n    open({str(runs)!r}, 'a').write(data + '\\n')\n    if data == 'bad': raise ValueError('bad')\n    return {{'blob': data.upper(), 'message': {{'key': 'key'}}}}\n",
+             {"name": "b", "type": "blobTrigger", "path": "incoming/{name}"},
+             {"name": "blob", "type": "blob", "direction": "out", "path": "scored/{name}-{Metadata.camera}"},
+             {"name": "message", "type": "queue", "direction": "out", "queueName": "work"})
+    function("Look", "def init(): pass\ndef run(data):\n    return data\n",
+             {"name": "m", "type": "queueTrigger", "queueName": "work"},
+             {"name": "i", "type": "blob", "direction": "in", "path": "lookup/{key}"},
+             {"name": "$return", "type": "blob", "direction": "out", "path": "looked/{Id}"})
+    host = start(other)
+    scored = service.get_blob_client("scored", "good one.txt-front")
+    until(scored.exists, lambda: host.printed())
+    assert scored.download_blob().readall() == b"GOOD"
+    looked = service.get_container_client("looked")
+    until(lambda: looked.exists() and list(looked.list_blobs()), "the queue-triggered function")
+    assert looked.download_blob(next(iter(looked.list_blobs())).name).readall() == b"looked up"
+    poison = QueueServiceClient.from_connection_string(text).get_queue_client("webjobs-blobtrigger-poison")
+    until(lambda: "Moving message to queue 'webjobs-blobtrigger-poison'" in host.printed(), "the poison blob")
+    until(lambda: "webjobs-blobtrigger-poison" in [q.name for q in QueueServiceClient.from_connection_string(text).list_queues()], "the queue")
+    [message] = poison.peek_messages()
+    assert json.loads(base64.b64decode(message.content))["BlobName"] == "bad"
+    assert sorted(runs.read_text().split()) == ["bad", "bad", "good"]
+    receipts = list(service.get_container_client("azure-webjobs-hosts").list_blobs(include=["metadata"]))
+    assert sorted(r.name.rsplit("/", 1)[1] for r in receipts) == ["bad", "good one.txt"]
+    assert all(r.metadata["Completed"] == "True" for r in receipts)
+    # A restart runs nothing again; a new version is found within a cycle of ten seconds.
+    host.stop()
+    host = start(other)
+    incoming.upload_blob("good one.txt", b"better", overwrite=True, metadata={"camera": "back"})
+    until(lambda: "better" in runs.read_text(), "the new version", deadline=30)
+    time.sleep(0.5)
+    assert sorted(runs.read_text().split()) == ["bad", "bad", "better", "good"]
+    # The service goes away, says so, and comes back.
+    service_host.stop()
+    until(lambda: "AN7023" in host.call("GET", "/readyz?verbose").text or "cannot be reached" in host.call("GET", "/readyz?verbose").text, "its absence", deadline=30)
+    assert KEY not in host.printed()

@@ -24,7 +24,7 @@ public struct XMLWriter {
         }
     }
 
-    static func escaped(_ text: String) -> String {
+    public static func escaped(_ text: String) -> String {
         var result = ""
         for scalar in text.unicodeScalars {
             switch scalar {
@@ -62,9 +62,13 @@ public struct XMLElement: Equatable, Sendable {
     /// Text directly inside it, entities replaced.
     public let text: String
 
-    public init(name: String, text: String) {
+    /// Whether the text is percent-encoded, as a blob's name can be.
+    public let isEncoded: Bool
+
+    public init(name: String, text: String, isEncoded: Bool = false) {
         self.name = name
         self.text = text
+        self.isEncoded = isEncoded
     }
 }
 
@@ -78,7 +82,7 @@ public enum XMLReader {
         var input = bytes[...]
         if input.starts(with: [0xEF, 0xBB, 0xBF]) { input = input.dropFirst(3) }
         var found: [XMLElement] = []
-        var stack: [(name: [UInt8], hasChildren: Bool)] = []
+        var stack: [(name: [UInt8], hasChildren: Bool, isEncoded: Bool)] = []
         var text: [UInt8] = []
         while let byte = input.first {
             guard byte == UInt8(ascii: "<") else {
@@ -96,12 +100,15 @@ public enum XMLReader {
             var tag = input[(input.startIndex + 1)..<end]
             input = input[(end + 1)...]
             if tag.first == UInt8(ascii: "/") {
-                guard let (name, hasChildren) = stack.popLast(), Array(name) == Array(trimmed(tag.dropFirst())) else {
+                guard let (name, hasChildren, isEncoded) = stack.popLast(),
+                    Array(name) == Array(trimmed(tag.dropFirst()))
+                else {
                     return nil
                 }
                 if !hasChildren {
                     guard let decoded = decode(text) else { return nil }
-                    found.append(XMLElement(name: String(decoding: name, as: UTF8.self), text: decoded))
+                    found.append(
+                        XMLElement(name: String(decoding: name, as: UTF8.self), text: decoded, isEncoded: isEncoded))
                 }
                 text = []
                 continue
@@ -115,7 +122,8 @@ public enum XMLReader {
             if isEmpty {
                 found.append(XMLElement(name: String(decoding: name, as: UTF8.self), text: ""))
             } else {
-                stack.append((name, false))
+                let attributes = String(decoding: tag.dropFirst(name.count), as: UTF8.self)
+                stack.append((name, false, attributes.contains("Encoded=\"true\"")))
             }
         }
         return stack.isEmpty ? found : nil

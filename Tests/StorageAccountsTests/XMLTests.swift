@@ -1,4 +1,4 @@
-import StorageServers
+import StorageAccounts
 import Testing
 
 @Suite struct XMLTests {
@@ -29,6 +29,9 @@ import Testing
         writer.close("List")
         #expect(
             XMLReader.leaves(of: writer.bytes)
-                == [XMLElement(name: "Text", text: "a<b>&\"c\r\né"), XMLElement(name: "Name", text: "tab%09here")])
+                == [
+                    XMLElement(name: "Text", text: "a<b>&\"c\r\né"),
+                    XMLElement(name: "Name", text: "tab%09here", isEncoded: true),
+                ])
     }
 }
