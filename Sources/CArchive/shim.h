@@ -24,9 +24,7 @@ static inline int andiron_inflate_gzip(z_stream *stream) { return inflateInit2(s
 static inline int andiron_deflate_gzip(z_stream *stream, int level) { return deflateInit2(stream, level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY); }
 // The locale of one thread: libarchive turns names of archives into the current locale's, which must be UTF-8.
 // uselocale is declared only under _GNU_SOURCE or POSIX 2008, which must not be set here.
-static inline void andiron_use_utf8_names(void) {
-    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
-    if (utf8) uselocale(utf8);
-}
+static inline locale_t andiron_utf8_locale(void) { return newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0); }
+static inline void andiron_use_locale(locale_t locale) { uselocale(locale); }
 // syncfs is declared only under _GNU_SOURCE.
 static inline int andiron_sync_file_system(int descriptor) { return (int)syscall(SYS_syncfs, descriptor); }

@@ -38,6 +38,8 @@ final class ImageApp {
     private var isStopped = false
     private var retryTimer: LoopTimer?
     private var failuresInARow = 0
+    /// Held while the image is used, so that nobody deletes it.
+    private var useLock: Int32 = -1
     private var changed = Gate()
 
     /// Minutes a failing start is left alone, the first time and after.
@@ -82,6 +84,8 @@ final class ImageApp {
         puller?.cancel(
             ImageError(.timeLimit, image: settings?.image ?? "", step: coldStart.phase, "the host is stopping"))
         changed.open()
+        if useLock >= 0 { close(useLock) }
+        useLock = -1
     }
 
     /// Waits until the app runs, cannot, or `limit` is over.
@@ -128,15 +132,27 @@ final class ImageApp {
             failuresInARow = 0
             coldStart.end()
             announce(image)
-            let (store, layers) = (store, image.layers)
-            await offload {
-                store.makeDurable(layers)
-                store.emptyTrash()
-            }
+            tidyUp(image)
         } catch {
             if isStopped { return }
             lines.failed(error, hasOld: content != nil)
             fail(error)
+        }
+    }
+
+    /// What need not be done before the start: writing the layers to the disk for good, deleting what is too much.
+    private func tidyUp(_ image: PulledImage) {
+        let old = useLock
+        useLock = store.use(image.digest) ?? -1
+        if old >= 0 { close(old) }
+        let limit = host.app.settings["ANDIRON_IMAGE_STORE_BYTES"].flatMap { Int($0) } ?? ContentStore.defaultByteLimit
+        let store = store
+        loopTask {
+            await offload {
+                store.makeDurable(image)
+                store.collect(keeping: limit)
+                store.emptyTrash()
+            }
         }
     }
 

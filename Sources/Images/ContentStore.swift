@@ -89,18 +89,25 @@ public struct ContentStore: Sendable {
     ///
     /// A layer is written to disk in its own time. Until it is, its `state` names the boot it was made in, and
     /// after another boot it is not believed.
-    func hasLayer(_ diffID: Digest) -> Bool {
-        let path = layerFolder(diffID) + "/state"
-        guard let bytes = readFile(path, limit: 100) else { return false }
+    func hasLayer(_ diffID: Digest) -> Bool { isBelieved(layerFolder(diffID)) }
+
+    /// Whether a layer or root is whole; one that is not is thrown away.
+    func isBelieved(_ path: String) -> Bool {
+        guard let bytes = readFile(path + "/state", limit: 100) else { return false }
         let state = String(decoding: bytes, as: UTF8.self)
         if state == "durable" || state == bootID() { return true }
-        discard(layerFolder(diffID))
+        discard(path)
         return false
+    }
+
+    /// Notes that a layer or root is whole, as long as this machine runs.
+    func markWhole(_ path: String) throws(SystemError) {
+        try writeFileAtomically(path + "/state", Array(bootID().utf8))
     }
 
     /// Gives an unpacked layer its final name.
     func commitLayer(_ temporary: String, _ diffID: Digest) throws(SystemError) {
-        try writeFileAtomically(temporary + "/state", Array(bootID().utf8))
+        try markWhole(temporary)
         let final = layerFolder(diffID)
         if rename(temporary, final) != 0 {
             let reason = errno
@@ -110,15 +117,18 @@ public struct ContentStore: Sendable {
         }
     }
 
-    /// Writes layers to the disk for good; takes its time, so after the start.
-    public func makeDurable(_ diffIDs: [Digest]) {
-        let waiting = diffIDs.filter { readFile(layerFolder($0) + "/state", limit: 100) != Array("durable".utf8) }
+    /// Writes an image to the disk for good; takes its time, so after the start.
+    public func makeDurable(_ image: PulledImage) {
+        let root = image.root.hasSuffix("/fs") ? String(image.root.dropLast(3)) : image.root
+        let waiting = (image.layers.map(layerFolder) + [root]).filter {
+            readFile($0 + "/state", limit: 100) != Array("durable".utf8)
+        }
         guard !waiting.isEmpty else { return }
         let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { return }
         defer { close(descriptor) }
         guard andiron_sync_file_system(descriptor) == 0 else { return }
-        for diffID in waiting { try? writeFileAtomically(layerFolder(diffID) + "/state", Array("durable".utf8)) }
+        for path in waiting { try? writeFileAtomically(path + "/state", Array("durable".utf8)) }
     }
 
     // MARK: Deleting

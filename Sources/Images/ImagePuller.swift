@@ -63,6 +63,8 @@ public final class ImagePuller {
         }) {
             throw error
         }
+        let lock = try await keepCollectorsAway(image)
+        defer { close(lock) }
         report(.phase("resolve"))
         let resolved = try await client.resolve(reference)
         report(.phase("manifest"))
@@ -87,6 +89,15 @@ public final class ImagePuller {
         return PulledImage(
             reference: reference, digest: digest, manifest: manifest, configuration: configuration, layers: diffIDs,
             root: root, receivedByteCount: received.values.reduce(0, +))
+    }
+
+    /// What is pulled belongs to no image until the end, so nothing may be collected meanwhile.
+    private func keepCollectorsAway(_ image: String) async throws(ImageError) -> Int32 {
+        while true {
+            if let lock = store.tryLock("collect", shared: true) { return lock }
+            guard client.remaining > .zero else { throw client.timeLimit(image, "store", "it is being cleaned up") }
+            await sleep(for: .milliseconds(50))
+        }
     }
 
     /// What an image is, without its layers: for one that is appended to.
@@ -226,7 +237,7 @@ extension ContentStore {
     ) throws(ImageError) -> String {
         let folder = rootFolder(manifest) + (isPart ? ".part" : "")
         let list = Array(diffIDs.map { "\($0)\n" }.joined().utf8)
-        if readFile(folder + "/layers", limit: 1 << 16) == list {
+        if isBelieved(folder), readFile(folder + "/layers", limit: 1 << 16) == list {
             utimensat(AT_FDCWD, folder, nil, 0)
             return folder + "/fs"
         }
@@ -248,6 +259,7 @@ extension ContentStore {
         }
         do throws(SystemError) {
             try writeFileAtomically(temporary + "/layers", list)
+            try markWhole(temporary)
         } catch {
             throw failure(error, image: image, step: "unpack")
         }

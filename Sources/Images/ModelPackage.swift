@@ -51,8 +51,29 @@ public struct BuiltPackage: Sendable {
     public let manifest: [UInt8]
     public let mediaType: String
     public let blobs: [PushedBlob]
-    /// A line per layer, and what it is.
-    public let summary: [String]
+}
+
+extension ContentStore {
+    /// An image that was packaged here and lies in the store.
+    public func package(_ digest: Digest) throws(ImageError) -> BuiltPackage {
+        func missing(_ what: String) -> ImageError {
+            ImageError(
+                .notFound, image: "\(digest)", step: "push", "\(what) is not in the store",
+                remedy: "package it again; images that were pulled are kept unpacked only")
+        }
+        let decoder = ManifestDecoder(image: "\(digest)")
+        guard let bytes = blob(digest, limit: Manifest.byteLimit),
+            case .image(let manifest) = try decoder.manifest(bytes, contentType: "")
+        else { throw missing("the manifest") }
+        var blobs: [PushedBlob] = []
+        for descriptor in manifest.layers + [manifest.configuration] {
+            let path = blobPath(descriptor.digest)
+            let isHere = access(path, R_OK) == 0
+            guard isHere || descriptor.role == .base else { throw missing("the layer \(descriptor.digest.short)") }
+            blobs.append(PushedBlob(descriptor: descriptor, path: isHere ? path : nil))
+        }
+        return BuiltPackage(digest: digest, manifest: bytes, mediaType: manifest.mediaType, blobs: blobs)
+    }
 }
 
 /// Builds images; blocking.
@@ -321,8 +342,7 @@ public struct PackageBuilder: Sendable {
             digest: manifestDigest, manifest: manifest, mediaType: mediaType,
             blobs: mounted + own + [
                 PushedBlob(descriptor: configurationDescriptor, path: store.blobPath(digest))
-            ],
-            summary: layers.map { "\($0.descriptor.digest.short) \($0.descriptor.size)" })
+            ])
     }
 
     private func configurationDocument(_ layers: [WrittenLayer]) -> [UInt8] {

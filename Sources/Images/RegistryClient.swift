@@ -223,7 +223,11 @@ public final class RegistryClient {
         guard let realm = challenge["realm"] else { return false }
         let realmHost = hostOf(realm)
         let isSafe = realm.hasPrefix("https://") || isLoopback(realmHost)
-        let scopes = (challenge["scope"] ?? call.scope).split(separator: " ").map(String.init)
+        // What this request needs, and what the next ones of its kind will.
+        var scopes = call.scope.split(separator: " ").map(String.init)
+        for scope in (challenge["scope"] ?? "").split(separator: " ").map(String.init) where !scopes.contains(scope) {
+            scopes.append(scope)
+        }
         let passwords = isSafe ? access.credentials?.passwords ?? [] : []
         var answer: HTTPClientResponse?
         if isSafe, let token = access.credentials?.identityToken {

@@ -9,14 +9,19 @@ extension RegistryClient {
         let (codes, text) = registryErrors(response.body)
         let said = text.isEmpty ? "" : ": \(text)"
         var error: ImageError
+        let isTooWeak =
+            access.credentials != nil
+            && response.headers.contains {
+                $0.name == "www-authenticate" && $0.value.contains("insufficient_scope")
+            }
         switch response.status {
-        case 401:
+        case 401 where !isTooWeak:
             let reason =
                 access.credentials == nil
                 ? "the registry \(host) wants credentials\(said)"
                 : "the registry \(host) refuses the credentials of '\(access.credentials?.username ?? "")'\(said)"
             error = ImageError(.unauthorized, image: call.image, step: call.step, reason, remedy: credentialsRemedy)
-        case 403:
+        case 401, 403:
             error = ImageError(
                 .unauthorized, image: call.image, step: call.step,
                 "requested access to the resource is denied\(said)",

@@ -32,6 +32,13 @@ final class TarReader {
     private var hasEnded = false
     private var lastSize = 0
 
+    // SAFETY: a locale is made once and only read.
+    /// The locale that names are turned into, in which they stay what they are.
+    private struct UTF8Locale: @unchecked Sendable {
+        let locale = andiron_utf8_locale()
+    }
+    private static let utf8 = UTF8Locale()
+
     /// Bytes decompressed at a time.
     private static let bufferByteCount = 128 << 10
 
@@ -43,7 +50,7 @@ final class TarReader {
         self.source = source
         self.fail = fail
         buffer = .allocate(byteCount: Self.bufferByteCount, alignment: 16)
-        andiron_use_utf8_names()
+        andiron_use_locale(Self.utf8.locale)
         archive_read_support_format_tar(archive)
         archive_read_support_format_empty(archive)
         archive_read_set_options(archive, "tar:hdrcharset=UTF-8")

@@ -11,7 +11,8 @@ import JSONText
 
 struct Image: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Pull images.", subcommands: [ImagePull.self])
+        abstract: "Images in the store, and between it and registries.",
+        subcommands: [ImagePull.self, ImagePush.self, ImageList.self, ImagePrune.self])
 }
 
 /// Where a registry is and who we are there; options of several commands.
@@ -96,6 +97,107 @@ struct ImagePull: ParsableCommand {
             complain("\(error)")
             return exitStatus(of: error)
         }
+    }
+}
+
+struct ImagePush: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "push",
+        abstract: "Push an image that was packaged here, by its digest.",
+        discussion: """
+            Examples:
+              andiron image push sha256:86e0… myregistry.azurecr.io/package:2
+            """)
+
+    @Argument(help: "The digest, or a location that ends in one.")
+    var digest: String
+
+    @Argument(help: "Where to: registry/repository:tag.")
+    var target: String
+
+    @OptionGroup var registry: RegistryOptions
+
+    func run() throws {
+        let command = self
+        runLoop { await command.push() }
+    }
+
+    @EventLoop
+    private func push() async -> ExitStatus {
+        do throws(ImageError) {
+            let target = try ImageReference(target)
+            guard let digest = Digest(digest.split(separator: "@").last ?? "") else {
+                throw ImageError(
+                    .reference, image: "'\(digest)'", step: "", "is no digest", remedy: "sha256: and 64 digits")
+            }
+            let store = ContentStore(cacheFolder: AppLocation.cacheFolder())
+            let built = try store.package(digest)
+            let client = registry.client(for: target.registryHost, log: .discarding)
+            _ = try await client.push(
+                blobs: built.blobs, manifest: built.manifest, mediaType: built.mediaType, to: [target]
+            ) { descriptor, outcome in complain("\(descriptor.digest.short): \(outcome.rawValue)") }
+            output(Array("\(target.domain)/\(target.repository)@\(digest)\n".utf8))
+            return .done
+        } catch {
+            complain("\(error)")
+            return exitStatus(of: error)
+        }
+    }
+}
+
+struct ImageList: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "list", abstract: "The images in the store.")
+
+    @OptionGroup var output: ResourceOutput
+
+    func run() throws {
+        let images = ContentStore(cacheFolder: AppLocation.cacheFolder()).images()
+        output.show(
+            .list(
+                images.map { image in
+                    .record([
+                        "digest": .text("\(image.digest)"), "layers": .number(image.layers.count),
+                        "bytes": .number(image.byteCount), "usedAt": .number(image.usedAt),
+                    ])
+                }))
+    }
+}
+
+struct ImagePrune: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "prune", abstract: "Delete images that are not in use.",
+        discussion: """
+            Examples:
+              andiron image prune                       down to the store's usual size
+              andiron image prune --keep-bytes 1000000000
+              andiron image prune --all
+            """)
+
+    @Flag(help: "All that no running app uses.")
+    var all = false
+
+    @Option(help: "Keep the images used last, up to so many bytes.")
+    var keepBytes: Int?
+
+    func validate() throws {
+        if let keepBytes, keepBytes < 0 { throw ValidationError("--keep-bytes is \(keepBytes); it is 0 or more.") }
+    }
+
+    func run() throws {
+        let store = ContentStore(cacheFolder: AppLocation.cacheFolder())
+        let done = store.collect(keeping: all ? 0 : keepBytes ?? ContentStore.defaultByteLimit)
+        if done.isBusy {
+            complain("images are being pulled; try again when that is done")
+            Glibc.exit(ExitStatus.unavailable.rawValue)
+        }
+        store.emptyTrash()
+        output(
+            jsonObject { writer in
+                writer.member("images", done.images)
+                writer.member("layers", done.layers)
+                writer.member("blobs", done.blobs)
+                writer.member("bytes", done.byteCount)
+            } + [0x0A])
     }
 }
 

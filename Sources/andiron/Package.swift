@@ -45,6 +45,9 @@ struct Package: ParsableCommand {
         help: "A deploymentconfig.json to go into the image.")
     var deployConfigFile: String?
 
+    @Option(help: "A variable of the entry script's environment, NAME=value; again for more.")
+    var environmentVariable: [String] = []
+
     @Option(help: "http, blob or service_bus_queue.")
     var trigger = "http"
 
@@ -180,6 +183,12 @@ struct Package: ParsableCommand {
             for member in environment?["environmentVariables"]?.members ?? [] {
                 variables[member.name] = member.value.string
             }
+        }
+        for text in environmentVariable {
+            guard let equals = text.firstIndex(of: "="), equals != text.startIndex else {
+                throw fail("the environment variable '\(text)' is not NAME=value")
+            }
+            variables[String(text[..<equals])] = String(text[text.index(after: equals)...])
         }
         guard let script else {
             throw fail("no entry script is named", "--entry-script score.py, or --inference-config-file")

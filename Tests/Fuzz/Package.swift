@@ -12,6 +12,8 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CHTTPParser"),
         .systemLibrary(name: "CFuzzer"),
+        .systemLibrary(name: "CArchive", path: "Sources/CArchive"),
+        .systemLibrary(name: "CCurl", path: "Sources/CCurl"),
         .systemLibrary(name: "CUV", path: "Sources/CUV"),
         .systemLibrary(name: "COpenSSL", path: "Sources/COpenSSL"),
         .target(name: "JSONText", path: "Sources/JSONText", swiftSettings: fuzzed),
@@ -31,6 +33,21 @@ let package = Package(
         .target(
             name: "WorkerFrames", dependencies: ["Diagnostics", "HTTPMessages"], path: "Sources/WorkerFrames",
             swiftSettings: fuzzed),
+        .target(
+            name: "HTTPClients", dependencies: ["CCurl", "EventLoops", "Diagnostics"], path: "Sources/HTTPClients"),
+        // The fuzzers reach into these two, below what they show.
+        .target(
+            name: "Images",
+            dependencies: ["CArchive", "ConfigurationFiles", "Diagnostics", "EventLoops", "HTTPClients", "JSONText"],
+            path: "Sources/Images", swiftSettings: fuzzed + [.unsafeFlags(["-enable-testing"])]),
+        .target(
+            name: "Resources", dependencies: ["ConfigurationFiles", "Diagnostics", "EventLoops", "JSONText"],
+            path: "Sources/Resources", swiftSettings: fuzzed),
+        .executableTarget(
+            name: "registry", dependencies: ["CFuzzer", "Images", "Resources", "JSONText"], swiftSettings: fuzzed,
+            linkerSettings: link),
+        .executableTarget(
+            name: "layer", dependencies: ["CFuzzer", "Images"], swiftSettings: fuzzed, linkerSettings: link),
         .executableTarget(
             name: "http", dependencies: ["CFuzzer", "HTTPMessages", "CHTTPParser"], swiftSettings: fuzzed,
             linkerSettings: link),

@@ -15,6 +15,7 @@ import subprocess
 import tarfile
 import threading
 import time
+import urllib.parse
 
 from conftest import until
 
@@ -37,13 +38,13 @@ def sha(data):
 class Registry:
     """Debian's docker-registry with basic authentication; `extra` is more of its configuration."""
 
-    def __init__(self, folder, auth=True, extra="", port=None, http_extra=""):
+    def __init__(self, folder, auth=True, extra="", port=None, http_extra="", password=PASSWORD):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
         self.host = f"127.0.0.1:{self.port}"
         users = self.folder / "htpasswd"
-        subprocess.run(["htpasswd", "-Bbn", "-C", "5", USER, PASSWORD], stdout=open(users, "w"), check=True)
+        subprocess.run(["htpasswd", "-Bbn", "-C", "5", USER, password], stdout=open(users, "w"), check=True)
         config = f"""version: 0.1
 log: {{level: info, formatter: json}}
 storage:
@@ -320,3 +321,98 @@ def silent(handler, answer):
 def of(method, fault):
     """The fault for requests of one method."""
     return lambda handler, answer: handler.command == method and fault(handler, answer)
+
+
+class TokenService:
+    """A token service as the distribution project describes it: signs what a user may do, for a short while."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        key, certificate = self.folder / "sign.key", self.folder / "sign.crt"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "3",
+             "-subj", "/CN=signer"], check=True, capture_output=True)
+        der = subprocess.run(["openssl", "x509", "-in", certificate, "-outform", "DER"], check=True, capture_output=True).stdout
+        self.certificate, self.x5c = base64.b64encode(der).decode(), certificate
+        self.passwords = [PASSWORD]
+        self.refresh_token = "refresh-me"
+        self.form_only = False
+        self.rights = ["pull", "push"]
+        self.lifetime = 300
+        self.requests = []
+        service = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def answer(self, status, document):
+                body = json.dumps(document).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def grant(self, name, query, key):
+                scopes = [s for text in query.get("scope", []) for s in text.split(" ")]
+                self.answer(200, {key: service.token(name, scopes), "expires_in": service.lifetime})
+
+            def do_GET(self):
+                service.requests.append(("GET", self.path, dict(self.headers)))
+                if service.form_only:
+                    return self.answer(404, {})
+                query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+                given = self.headers.get("Authorization")
+                if given:
+                    name, _, password = base64.b64decode(given.split()[1]).decode().partition(":")
+                    if name != USER or password not in service.passwords:
+                        return self.answer(401, {"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]})
+                    return self.grant(name, query, "token")
+                self.grant("", query, "token")
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                service.requests.append(("POST", body, dict(self.headers)))
+                form = urllib.parse.parse_qs(body)
+                right = form.get("password", [""])[0] in service.passwords and form.get("username") == [USER]
+                if form["grant_type"] == ["refresh_token"]:
+                    right = form["refresh_token"] == [service.refresh_token]
+                if not right:
+                    return self.answer(401, {"error": "invalid_grant", "error_description": "not you"})
+                self.grant(USER, form, "access_token")
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.host = f"127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def configuration(self, service):
+        return (f"auth: {{token: {{realm: 'http://{self.host}/oauth2/token', service: '{service}', issuer: test-issuer, "
+                f"rootcertbundle: {self.x5c}}}}}\n")
+
+    def token(self, name, scopes, service="test-service"):
+        access = []
+        for scope in scopes:
+            kind, _, rest = scope.partition(":")
+            resource, _, actions = rest.rpartition(":")
+            allowed = [a for a in actions.split(",") if name and a in self.rights]
+            if allowed:
+                access.append({"type": kind, "name": resource, "actions": allowed})
+        now = int(time.time())
+        parts = [
+            {"typ": "JWT", "alg": "RS256", "x5c": [self.certificate]},
+            {"iss": "test-issuer", "sub": name, "aud": service, "exp": now + self.lifetime, "nbf": now - 10, "iat": now,
+             "jti": str(time.monotonic()), "access": access},
+        ]
+        encode = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+        text = ".".join(encode(json.dumps(part).encode()) for part in parts)
+        signed = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", str(self.folder / "sign.key")], input=text.encode(), check=True,
+            capture_output=True).stdout
+        return text + "." + encode(signed)
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
