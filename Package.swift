@@ -154,6 +154,10 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
+        // A load generator for the benchmarks.
+        .executableTarget(
+            name: "amqp-load", dependencies: ["AMQP", "EventLoops"], path: "Tests/Benchmark/AMQPLoad",
+            swiftSettings: strict),
         // Tests: one target per module.
         .target(
             name: "HostTestSupport", dependencies: ["EventLoops"], path: "Tests/HostTestSupport", swiftSettings: strict),

@@ -13,6 +13,16 @@ public func offload<T: Sendable>(_ work: @escaping @Sendable () -> T) async -> T
     }
 }
 
+/// Runs `work` on libuv's thread pool and then `done` on the loop, without a task.
+@EventLoop
+public func offload<T: Sendable>(_ work: @escaping @Sendable () -> T, then done: @escaping @EventLoop (T) -> Void) {
+    OffloadedJob.start(
+        OffloadedJob(run: {
+            let result = work()
+            return { EventLoop.assumeIsolated { done(result) } }
+        }))
+}
+
 /// A closure on its way through the pool. Its callbacks are written outside the loop's isolation, because
 /// the first one runs on another thread.
 private final class OffloadedJob {

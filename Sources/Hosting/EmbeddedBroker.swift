@@ -2,6 +2,7 @@
 internal import ConfigurationFiles
 internal import Diagnostics
 internal import EventLoops
+internal import FunctionApps
 internal import Glibc
 internal import ServiceBus
 
@@ -25,17 +26,19 @@ final class EmbeddedBroker {
     private let appFolder: String
     private let stateFolder: String
     private let log: EventLog
-    private let usualPort: Int
+    private let settings: AppSettings
+    private var usualPort: Int { settings["ANDIRON_SERVICEBUS_PORT"].flatMap { Int($0) } ?? BrokerListener.defaultPort }
+    private var secureListener: BrokerListener?
     private(set) var broker: Broker?
     private var listener: BrokerListener?
     /// Why it does not run; nil while it does, or was never needed.
     private(set) var failure: ServiceBusError?
 
-    /// - Parameter usualPort: where it listens when the command line names no port.
     init(
-        options: BrokerOptions, usualPort: Int?, address: String, appFolder: String, stateFolder: String, log: EventLog
+        options: BrokerOptions, settings: AppSettings, address: String, appFolder: String, stateFolder: String,
+        log: EventLog
     ) {
-        self.usualPort = usualPort ?? BrokerListener.defaultPort
+        self.settings = settings
         self.options = options
         self.address = address
         self.appFolder = appFolder
@@ -45,6 +48,9 @@ final class EmbeddedBroker {
 
     /// The AMQP port; 0 while it does not run.
     var port: Int { listener?.port ?? 0 }
+
+    /// The AMQP port with TLS; 0 while there is none.
+    var securePort: Int { secureListener?.port ?? 0 }
 
     private var configurationPath: String? {
         if let file = options.configurationFile { return file }
@@ -73,10 +79,14 @@ final class EmbeddedBroker {
             do throws(ServiceBusError) {
                 listener = try BrokerListener(
                     broker: broker, address: address, port: options.port ?? usualPort)
+                try listenSecurely(broker)
             } catch {
+                listener?.close()
+                listener = nil
                 broker.close()
                 throw error
             }
+            broker.keys = Self.keys(settings["ANDIRON_SERVICEBUS_KEYS"])
             self.broker = broker
             failure = nil
             configure(broker)
@@ -84,6 +94,36 @@ final class EmbeddedBroker {
             if failure != error { log(HostEvent(.log, .error, error.description, [("code", .text(error.code))])) }
             failure = error
         }
+    }
+
+    /// Opens the port with TLS, when a certificate is set.
+    private func listenSecurely(_ broker: Broker) throws(ServiceBusError) {
+        guard let chain = settings["ANDIRON_SERVICEBUS_CERT_FILE"] else { return }
+        let port = settings["ANDIRON_SERVICEBUS_TLS_PORT"].flatMap { Int($0) } ?? BrokerListener.defaultSecurePort
+        do throws(TLSError) {
+            let context = try TLSContext(
+                serverCertificateFile: chain, keyFile: settings["ANDIRON_SERVICEBUS_KEY_FILE"] ?? chain)
+            secureListener = nil
+            let made = Result { () throws(ServiceBusError) in
+                try BrokerListener(broker: broker, address: address, port: port, tls: context)
+            }
+            switch made {
+            case .success(let listener): secureListener = listener
+            case .failure(let error): throw TLSError.handshake(peer: "port \(port)", reason: error.message)
+            }
+        } catch {
+            throw .port(name: "TLS", reason: error.message, setting: "ANDIRON_SERVICEBUS_TLS_PORT")
+        }
+    }
+
+    /// `name=key;name=key`; with none, everyone is let in.
+    private static func keys(_ text: String?) -> [String: String] {
+        var keys: [String: String] = [:]
+        for part in (text ?? "").split(separator: ";") {
+            let pair = part.split(separator: "=", maxSplits: 1)
+            if pair.count == 2 { keys[String(pair[0])] = String(pair[1]) }
+        }
+        return keys
     }
 
     private func configure(_ broker: Broker) {
@@ -125,6 +165,7 @@ final class EmbeddedBroker {
 
     func stop() {
         listener?.close()
+        secureListener?.close()
         broker?.close()
         broker = nil
     }

@@ -92,7 +92,7 @@ public final class FunctionHost {
             root: options.storageFolder ?? options.folder + "/storage",
             slotLimit: app.configuration.blobs.maxDegreeOfParallelism, log: log)
         embeddedBroker = EmbeddedBroker(
-            options: options.broker, usualPort: app.settings["ANDIRON_SERVICEBUS_PORT"].flatMap { Int($0) },
+            options: options.broker, settings: app.settings,
             address: options.address ?? app.localHost.address ?? "127.0.0.1", appFolder: options.folder,
             stateFolder: options.stateFolder, log: log)
         limits = HostLimits(app.settings)
@@ -121,6 +121,9 @@ public final class FunctionHost {
 
     /// The broker's AMQP port; 0 while it does not run.
     public var brokerPort: Int { embeddedBroker.port }
+
+    /// The broker's port with TLS; 0 while there is none.
+    public var brokerSecurePort: Int { embeddedBroker.securePort }
 
     /// The URL of a function, with its raw template; nil for one without HTTP.
     public func url(of function: FunctionMetadata) -> String? {

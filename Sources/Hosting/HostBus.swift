@@ -76,7 +76,8 @@ extension FunctionHost {
             throw embeddedBroker.failure
                 ?? .port(name: "AMQP", reason: "the broker does not run", setting: "--servicebus-port")
         }
-        return client(of: .embedded(port: embeddedBroker.port))
+        let key = embeddedBroker.broker?.keys.min { $0.key < $1.key }.map { (name: $0.key, key: $0.value) }
+        return client(of: .embedded(port: embeddedBroker.port, key: key))
     }
 
     private func client(of address: BrokerAddress) -> BusClient {

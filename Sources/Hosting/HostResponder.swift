@@ -21,6 +21,7 @@ final class HostResponder: HTTPResponder {
     private let health: HealthAPI
     private let storage: StorageAPI
     private let cacheAPI: CacheAPI
+    private let broker: BrokerAPI
     private let scoring: ScoringAPI
     private let output: HTTPOutput
     // What the loaded app says about every answer; see ``update()``.
@@ -33,6 +34,7 @@ final class HostResponder: HTTPResponder {
         health = HealthAPI(host: host)
         storage = StorageAPI(host: host)
         cacheAPI = CacheAPI(host: host)
+        broker = BrokerAPI(host: host)
         scoring = ScoringAPI(host: host)
         output = HTTPOutput(isStrict: host.options.isStrict, logPath: host.logPath)
         update()
@@ -70,6 +72,7 @@ final class HostResponder: HTTPResponder {
         if second == UInt8(ascii: "a"), path.starts(with: Self.adminPrefix) {
             if let response = storage.respond(to: request, admin) { return response.map { [self] in custom($0) } }
             if let response = cacheAPI.respond(to: request, admin) { return response.map { [self] in custom($0) } }
+            if let response = broker.respond(to: request, admin) { return response.map { [self] in custom($0) } }
             return .now(custom(admin.respond(to: request)))
         }
         if second != UInt8(ascii: "a"), let response = health.respond(to: request) { return .now(response) }
@@ -174,7 +177,7 @@ final class HostResponder: HTTPResponder {
 
     private func fallback(_ request: HTTPRequest) -> Eventual<HTTPResponse> {
         if request.head.path.elementsEqual("/".utf8) { return .now(homepage()) }
-        return scoring.respond(to: request) ?? .now(HTTPResponse(status: 404))
+        return scoring.respond(to: request) ?? broker.rest(request) ?? .now(HTTPResponse(status: 404))
     }
 
     private func homepage() -> HTTPResponse {

@@ -96,6 +96,9 @@ public final class Broker {
 
     func count(_ place: LogPlace, isLive: Bool) { storage?.count(place, isLive: isLive) }
 
+    /// Commits at the end of the turn, for effects without records too.
+    func wake() { turnEnd?.schedule() }
+
     /// Has `queue` deliver at the end of the turn.
     func pump(_ queue: MessageQueue) {
         toPump.append(queue)
@@ -315,7 +318,7 @@ public final class Broker {
 }
 
 /// Milliseconds since 1970, UTC.
-func wallMilliseconds() -> Int64 {
+public func wallMilliseconds() -> Int64 {
     var time = timespec()
     clock_gettime(CLOCK_REALTIME, &time)
     return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000

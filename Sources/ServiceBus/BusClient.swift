@@ -190,7 +190,7 @@ extension BusClient: @EventLoop AMQPConnectionHandler {
         }
         let session = engine.beginSession()
         self.session = session
-        if isServiceBus, !address.isEmbedded, !address.password.isEmpty || address.signature != nil {
+        if isServiceBus, !address.password.isEmpty || address.signature != nil {
             tokens = TokenKeeper(address: address, session: session, lifetime: tokenLifetime)
         }
         for user in users { open(user, session) }

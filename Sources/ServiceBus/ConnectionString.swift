@@ -34,11 +34,11 @@ public struct BrokerAddress: Equatable, Sendable, Hashable {
         isEmulator && ["localhost", "127.0.0.1", "::1", "[::1]"].contains(host.lowercased())
     }
 
-    /// The host of a broker that runs in this process.
-    public static func embedded(port: Int) -> BrokerAddress {
+    /// The broker that runs in this process; `key` is one it demands, if it does.
+    public static func embedded(port: Int, key: (name: String, key: String)? = nil) -> BrokerAddress {
         BrokerAddress(
-            kind: .serviceBus, host: "127.0.0.1", port: port, usesTLS: false, user: "RootManageSharedAccessKey",
-            password: "", signature: nil, entityPath: nil, isEmulator: true)
+            kind: .serviceBus, host: "127.0.0.1", port: port, usesTLS: false, user: key?.name ?? "",
+            password: key?.key ?? "", signature: nil, entityPath: nil, isEmulator: true)
     }
 
     /// Reads a connection string `Endpoint=sb://…;…`, or a URL `amqp://user:password@host:port`.

@@ -15,9 +15,11 @@ enum LogGroup {
     }
 
     /// Writes and waits for the disk. On failure the file is cut back, and the reason returned.
-    static func write(_ bytes: [UInt8], to descriptor: Int32, at offset: Int) -> Int32? {
+    static func write(_ group: [UInt8], reserving room: Int = 0, to descriptor: Int32, at offset: Int) -> Int32? {
         guard descriptor >= 0 else { return ENOSPC }
         var done = 0
+        var bytes = group
+        if room > 0 { bytes.append(contentsOf: repeatElement(0, count: room)) }
         while done < bytes.count {
             let count = bytes.withUnsafeBytes {
                 pwrite(descriptor, $0.baseAddress?.advanced(by: done), $0.count - done, offset + done)

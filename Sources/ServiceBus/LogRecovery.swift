@@ -77,6 +77,10 @@ struct LogRecovery {
         madvise(mapped, end.fileByteCount, MADV_SEQUENTIAL)
         let memory = UnsafeRawBufferPointer(start: mapped, count: end.fileByteCount)
         replay(memory, number, expectedGroup, &end, body)
+        // Zeros behind the last group are room, not a loss.
+        if end.validByteCount > 0, memory[end.validByteCount...].allSatisfy({ $0 == 0 }) {
+            end.fileByteCount = end.validByteCount
+        }
         return end
     }
 

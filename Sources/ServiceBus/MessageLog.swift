@@ -48,10 +48,14 @@ final class MessageLog {
     /// Where the pending group will lie.
     private var base = 0
     private(set) var isWriting = false
+    /// How far the current segment is on disk, in zeros beyond its groups.
+    private var reserved = 0
     private var blocks: [(segment: UInt32, index: Int, bytes: [UInt8])] = []
     /// Bytes cut off at the end of the log when it was opened; 0 for a clean one.
     let lostByteCount: Int
 
+    private static let smallGroupByteCount = 16 << 10
+    private static let reservedByteCount = 512 << 10
     private static let blockByteCount = 256 << 10
     private static let blockCount = 8
 
@@ -116,6 +120,7 @@ final class MessageLog {
         if base >= Self.segmentByteCount, !isWriting {
             segments.append(Segment(number: segments[segments.count - 1].number + 1, byteCount: 0))
             base = 0
+            reserved = 0
         }
         if base == 0 {
             pending.append(contentsOf: "ANDIRONQ".utf8)
@@ -148,12 +153,18 @@ final class MessageLog {
         let segment = segments[segments.count - 1].number
         let offset = base
         base += group.count
-        loopTask { [self, group] in
-            let descriptor = descriptors[segment] ?? openSegment(segment)
-            let failure = await offload { LogGroup.write(group, to: descriptor, at: offset) }
+        let descriptor = descriptors[segment] ?? openSegment(segment)
+        // Small groups go into room that is on disk already: then a sync need not change the file's length.
+        let end = offset + group.count
+        let room = end > reserved && group.count < Self.smallGroupByteCount ? Self.reservedByteCount : 0
+        if room > 0 { reserved = end + room }
+        offload { [group] in
+            LogGroup.write(group, reserving: room, to: descriptor, at: offset)
+        } then: { [self] failure in
             isWriting = false
             if let failure {
                 base = offset
+                reserved = 0
                 done(SystemError(errno: failure, call: "write", subject: path(segment)))
                 return
             }

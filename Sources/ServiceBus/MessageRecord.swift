@@ -206,17 +206,25 @@ public struct MessageRecord: Sendable {
 
     // MARK: Changed
 
+    /// The same message without some application properties.
+    func removing(_ names: [String]) -> MessageRecord { changed(adding: [], removing: names, source: nil) }
+
     /// The same message with application properties added or replaced, and perhaps a dead-letter source.
     func adding(_ properties: [AMQPPair], deadLetterSource source: String? = nil) -> MessageRecord {
+        changed(adding: properties, removing: [], source: source)
+    }
+
+    private func changed(adding properties: [AMQPPair], removing names: [String], source: String?) -> MessageRecord {
         let bare = Array(bytes[bareStart...])
         let changed = bare.withUnsafeBytes { memory -> [UInt8] in
-            guard !properties.isEmpty, let sections = try? MessageSections(memory) else { return bare }
+            guard !properties.isEmpty || !names.isEmpty, let sections = try? MessageSections(memory) else { return bare }
             var pairs: [AMQPPair] = []
             if let range = sections.applicationProperties {
                 var reader = AMQPReader(UnsafeRawBufferPointer(rebasing: memory[range]))
                 _ = try? reader.descriptor()
                 pairs = (try? reader.value())?.pairs ?? []
             }
+            pairs.removeAll { pair in names.contains { $0 == pair.key.text } }
             for property in properties {
                 pairs.removeAll { $0.key.text == property.key.text }
                 pairs.append(property)

@@ -1,17 +1,9 @@
 /// What a Service Bus message is to a function: its contents, and what binding expressions can name.
 internal import AMQP
 internal import EventLoops
-internal import Glibc
 internal import Invocations
 internal import JSONText
 internal import ServiceBus
-
-/// Milliseconds since 1970, UTC.
-func wallClockMilliseconds() -> Int64 {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
-}
 
 extension BusMessage {
     /// The body as bytes; a value that is text is its UTF-8, other values are JSON.

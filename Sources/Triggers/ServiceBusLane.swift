@@ -109,7 +109,7 @@ final class ServiceBusLane {
     }
 
     private func begin(_ messages: [BusMessage]) {
-        let now = wallClockMilliseconds()
+        let now = wallMilliseconds()
         runs += 1
         for message in messages {
             running.append(Running(message: message, since: now, span: max(0, (message.lockedUntil ?? now) - now)))
@@ -128,7 +128,7 @@ final class ServiceBusLane {
     // MARK: Time
 
     func tick() {
-        let now = wallClockMilliseconds()
+        let now = wallMilliseconds()
         if options.isBatch { pumpBatch() }
         renewLocks(now)
         guard options.isSessionsEnabled, let receiver, receiver.sessionID != nil else { return }

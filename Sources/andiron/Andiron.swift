@@ -20,7 +20,7 @@ struct Andiron: ParsableCommand {
         version: version,
         subcommands: [
             Start.self, Validate.self, Prepare.self, Wait.self,
-            Invoke.self, BlobCommand.self, CacheCommand.self, Trigger.self, Batch.self, Image.self,
+            Invoke.self, BlobCommand.self, QueueCommand.self, CacheCommand.self, Trigger.self, Batch.self, Image.self,
             Package.self, Model.self, Group.self, AppService.self, Storage.self, ContainerRegistry.self,
             FunctionAppCommand.self, Redis.self,
         ])

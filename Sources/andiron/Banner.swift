@@ -55,6 +55,7 @@ func readyDocument(_ host: FunctionHost) -> [UInt8] {
         writer.member("metrics", host.url + "/metrics")
         writer.member("openapi", host.url + "/openapi.json")
         writer.member("score", host.url + "/score")
+        if host.brokerSecurePort != 0 { writer.member("serviceBusTlsPort", host.brokerSecurePort) }
         if host.brokerPort != 0 {
             writer.member("serviceBusPort", host.brokerPort)
             writer.member(

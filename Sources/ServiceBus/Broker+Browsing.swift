@@ -1,0 +1,101 @@
+/// The broker as people look at it: documents about queues and messages, and what is done to many messages at once.
+public import AMQP
+public import EventLoops
+internal import JSONText
+
+extension Broker {
+    /// All queues with their counts, as JSON.
+    public var queuesDocument: [UInt8] {
+        var writer = JSONWriter()
+        writer.beginArray()
+        for queue in allQueues {
+            writer.beginObject()
+            writer.member("name", queue.name)
+            writer.member("active", queue.activeCount)
+            writer.member("deferred", queue.deferredCount)
+            writer.member("scheduled", queue.scheduledCount)
+            writer.member("deadLetters", queue.deadLetters?.activeCount ?? 0)
+            writer.member("locked", queue.locks.count)
+            writer.member("bytes", queue.byteCount)
+            writer.member("requiresSession", queue.settings.requiresSession)
+            writer.endObject()
+        }
+        writer.endArray()
+        return writer.bytes
+    }
+
+    /// Messages of a queue from a number on, as JSON: number, id, state, body as text, dead-letter reason.
+    public func messagesDocument(_ queue: MessageQueue, from start: Int, count: Int) -> [UInt8] {
+        var writer = JSONWriter()
+        writer.beginArray()
+        for record in queue.peek(from: UInt64(max(0, start)), count: max(0, count)) {
+            var encoded = AMQPWriter()
+            record.write(MessageRecord.Delivery(), to: &encoded)
+            guard let message = try? AMQPMessage(encoded.bytes) else { continue }
+            let properties = AMQPValue.map(message.applicationProperties)
+            writer.beginObject()
+            writer.member("sequenceNumber", record.sequence)
+            writer.member("messageId", record.messageID)
+            if record.hasSession { writer.member("sessionId", record.sessionID) }
+            writer.member("enqueuedTimeUtc", HTTPDate.iso(record.enqueuedAt))
+            writer.member("state", "\(record.state)")
+            writer.member("deliveryCount", record.deliveryCount)
+            if let reason = properties["DeadLetterReason"]?.text { writer.member("deadLetterReason", reason) }
+            if let text = properties["DeadLetterErrorDescription"]?.text {
+                writer.member("deadLetterErrorDescription", text)
+            }
+            writer.member("body", String(decoding: message.contents, as: UTF8.self))
+            writer.endObject()
+        }
+        writer.endArray()
+        return writer.bytes
+    }
+
+    private func afterCommit(_ count: Int) -> Eventual<Result<Int, ServiceBusError>> {
+        .later { [self] done in
+            effects.append(
+                .call { error in
+                    done(error.map { .failure(.store(path: "servicebus", reason: $0.message)) } ?? .success(count))
+                })
+            wake()
+        }
+    }
+
+    /// Removes every message nobody holds.
+    public func purge(_ queue: MessageQueue) -> Eventual<Result<Int, ServiceBusError>> { afterCommit(queue.purge()) }
+
+    /// Moves messages nobody holds to another queue, in order, each with a new number and its old properties, without
+    /// what had been said about its death. All in one commit.
+    public func move(
+        from queue: MessageQueue, to target: MessageQueue, count: Int
+    ) -> Eventual<Result<Int, ServiceBusError>> {
+        var moving: [UInt64] = []
+        queue.table.forEach { sequence, entry in
+            if entry.isReady { moving.append(sequence) }
+            return moving.count < count
+        }
+        for sequence in moving {
+            guard let old = queue.record(sequence) else { continue }
+            var record = old.removing(["DeadLetterReason", "DeadLetterErrorDescription"])
+            record.state = .active
+            record.deliveryCount = 0
+            record.enqueuedAt = now
+            record.expiresAt = target.expiry(of: record, from: now)
+            target.insert(record)
+            queue.leave(sequence)
+        }
+        return afterCommit(moving.count)
+    }
+
+    /// Sends a message with a body and nothing else; why it was refused, or nil when it is on disk.
+    public func send(body: [UInt8], sessionID: String?, to queue: MessageQueue) -> Eventual<AMQPError?> {
+        var message = AMQPMessage(body: .data(body))
+        message.properties.messageID = .string(AMQPUUID(high: random(), low: random()).description)
+        message.properties.groupID = sessionID
+        if let error = message.encoded.withUnsafeBytes({ send($0, format: 0, to: queue) }) { return .now(error) }
+        return .later { [self] done in
+            effects.append(.call { error in done(error == nil ? nil : .storeFull) })
+            wake()
+        }
+    }
+}
