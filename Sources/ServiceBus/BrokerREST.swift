@@ -60,7 +60,8 @@ public struct BrokerREST {
     private func failure(_ status: Int, _ error: AMQPError) -> HTTPResponse {
         var response = HTTPResponse(status: status)
         response.fields.add("Content-Type", "application/xml; charset=utf-8")
-        response.body = Array("<Error><Code>\(status)</Code><Detail>\(xmlEscape(error.description))</Detail></Error>".utf8)
+        response.body = Array(
+            "<Error><Code>\(status)</Code><Detail>\(xmlEscape(error.description))</Detail></Error>".utf8)
         return response
     }
 
@@ -71,7 +72,8 @@ public struct BrokerREST {
         message.properties.contentType = request.head.value("content-type")
         if let text = request.head.value("brokerproperties") {
             guard let json = try? JSONParser.parse(Array(text.utf8)), json.members != nil else {
-                return .now(failure(400, AMQPError("com.microsoft:argument-error", "BrokerProperties is no JSON object")))
+                return .now(
+                    failure(400, AMQPError("com.microsoft:argument-error", "BrokerProperties is no JSON object")))
             }
             apply(json, to: &message)
         }

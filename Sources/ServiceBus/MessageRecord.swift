@@ -217,7 +217,9 @@ public struct MessageRecord: Sendable {
     private func changed(adding properties: [AMQPPair], removing names: [String], source: String?) -> MessageRecord {
         let bare = Array(bytes[bareStart...])
         let changed = bare.withUnsafeBytes { memory -> [UInt8] in
-            guard !properties.isEmpty || !names.isEmpty, let sections = try? MessageSections(memory) else { return bare }
+            guard !properties.isEmpty || !names.isEmpty, let sections = try? MessageSections(memory) else {
+                return bare
+            }
             var pairs: [AMQPPair] = []
             if let range = sections.applicationProperties {
                 var reader = AMQPReader(UnsafeRawBufferPointer(rebasing: memory[range]))

@@ -248,7 +248,8 @@ struct BrokerHost: ParsableArguments {
             let error = (try? JSONParser.parse(response.body))?["error"]
             let remedy = error?["try"]?.string.map { "\n  try: \($0)" } ?? ""
             let words =
-                response.status == 404 && error == nil ? "there is no such queue, or the broker does not run"
+                response.status == 404 && error == nil
+                ? "there is no such queue, or the broker does not run"
                 : error?["message"]?.string ?? "status \(response.status)"
             complain("error[\(error?["code"]?.string ?? "AN8011")]: \(words)\(remedy)")
             return nil

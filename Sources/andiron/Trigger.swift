@@ -9,7 +9,8 @@ import StorageAccounts
 
 struct Trigger: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Have a function of the running host process an event now.", subcommands: [TriggerBlob.self, TriggerQueue.self])
+        abstract: "Have a function of the running host process an event now.",
+        subcommands: [TriggerBlob.self, TriggerQueue.self])
 }
 
 /// `andiron trigger blob`.
