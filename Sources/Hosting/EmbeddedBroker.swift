@@ -29,6 +29,7 @@ final class EmbeddedBroker {
     private let settings: AppSettings
     private var usualPort: Int { settings["ANDIRON_SERVICEBUS_PORT"].flatMap { Int($0) } ?? BrokerListener.defaultPort }
     private var secureListener: BrokerListener?
+    private var administration: AdministrationAPI?
     private(set) var broker: Broker?
     private var listener: BrokerListener?
     /// Why it does not run; nil while it does, or was never needed.
@@ -51,6 +52,9 @@ final class EmbeddedBroker {
 
     /// The AMQP port with TLS; 0 while there is none.
     var securePort: Int { secureListener?.port ?? 0 }
+
+    /// The port of administration and health; 0 while there is none.
+    var administrationPort: Int { administration?.port ?? 0 }
 
     private var configurationPath: String? {
         if let file = options.configurationFile { return file }
@@ -90,6 +94,7 @@ final class EmbeddedBroker {
             self.broker = broker
             failure = nil
             configure(broker)
+            administer(broker)
         } catch {
             if failure != error { log(HostEvent(.log, .error, error.description, [("code", .text(error.code))])) }
             failure = error
@@ -113,6 +118,17 @@ final class EmbeddedBroker {
             }
         } catch {
             throw .port(name: "TLS", reason: error.message, setting: "ANDIRON_SERVICEBUS_TLS_PORT")
+        }
+    }
+
+    /// Opens the administration's port; without it the broker runs all the same.
+    private func administer(_ broker: Broker) {
+        let usual = (options.port ?? usualPort) == 0 ? 0 : AdministrationAPI.defaultPort
+        let port = settings["ANDIRON_SERVICEBUS_ADMIN_PORT"].flatMap { Int($0) } ?? usual
+        do throws(ServiceBusError) {
+            administration = try AdministrationAPI(broker: broker, address: address, port: port)
+        } catch {
+            log(HostEvent(.log, .warning, error.description, [("code", .text(error.code))]))
         }
     }
 
@@ -166,6 +182,7 @@ final class EmbeddedBroker {
     func stop() {
         listener?.close()
         secureListener?.close()
+        administration?.close()
         broker?.close()
         broker = nil
     }

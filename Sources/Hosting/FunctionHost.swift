@@ -125,6 +125,9 @@ public final class FunctionHost {
     /// The broker's port with TLS; 0 while there is none.
     public var brokerSecurePort: Int { embeddedBroker.securePort }
 
+    /// The port of the broker's administration; 0 while there is none.
+    public var brokerAdministrationPort: Int { embeddedBroker.administrationPort }
+
     /// The URL of a function, with its raw template; nil for one without HTTP.
     public func url(of function: FunctionMetadata) -> String? {
         function.http.map { http in

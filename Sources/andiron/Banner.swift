@@ -56,6 +56,9 @@ func readyDocument(_ host: FunctionHost) -> [UInt8] {
         writer.member("openapi", host.url + "/openapi.json")
         writer.member("score", host.url + "/score")
         if host.brokerSecurePort != 0 { writer.member("serviceBusTlsPort", host.brokerSecurePort) }
+        if host.brokerAdministrationPort != 0 {
+            writer.member("serviceBusAdminPort", host.brokerAdministrationPort)
+        }
         if host.brokerPort != 0 {
             writer.member("serviceBusPort", host.brokerPort)
             writer.member(

@@ -107,7 +107,8 @@ def test_a_store_cut_short_is_recovered_and_said_so(app, broker):
             sender.send_messages(ServiceBusMessage(str(number)))
     host.stop()
     log = app.folder / ".andiron" / "servicebus" / "0000000001.log"
-    os.truncate(log, log.stat().st_size - 3)
+    # Behind the last commit lies room in zeros; the cut is into the commit itself.
+    os.truncate(log, len(log.read_bytes().rstrip(b"\0")) - 3)
     host = broker()
     until(lambda: "recovered up to the last commit" in host.printed() + json.dumps(host.records()), "the recovery")
     with client(host) as bus, bus.get_queue_receiver("plain") as receiver:

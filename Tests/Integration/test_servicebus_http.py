@@ -102,3 +102,52 @@ def test_trigger_queue_starts_the_function(app, start):
 def test_keys_are_demanded_for_administration(app, start):
     host = broker(app, start, "--enable-auth")
     assert host.call("GET", "/admin/servicebus/queues").status == 401
+
+
+def test_the_administration_client_makes_lists_counts_and_deletes_queues(app, start):
+    import datetime
+
+    from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+    from azure.servicebus import ServiceBusMessage
+    from azure.servicebus.management import ServiceBusAdministrationClient
+
+    host = broker(app, start)
+    port = host.info["serviceBusAdminPort"]
+    admin = ServiceBusAdministrationClient.from_connection_string(host.info["serviceBus"])
+    # This SDK insists on HTTPS; .NET's has learnt to speak HTTP to an emulator.
+    admin._impl._client._base_url = f"http://localhost:{port}"
+    minute = datetime.timedelta(minutes=1)
+    made = admin.create_queue("made", lock_duration=minute, max_delivery_count=7, requires_session=False)
+    assert made.name == "made" and made.max_delivery_count == 7 and made.lock_duration == minute
+    try:
+        admin.create_queue("made")
+        raise AssertionError("a queue was made twice")
+    except ResourceExistsError:
+        pass
+    with ServiceBusClient.from_connection_string(host.info["serviceBus"]) as bus:
+        with bus.get_queue_sender("made") as sender:
+            sender.send_messages([ServiceBusMessage("a"), ServiceBusMessage("b")])
+            later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+            sender.schedule_messages(ServiceBusMessage("c"), later)
+        with bus.get_queue_receiver("made") as receiver:
+            message = receiver.receive_messages(1, max_wait_time=10)[0]
+            receiver.dead_letter_message(message, reason="r")
+    counts = admin.get_queue_runtime_properties("made")
+    assert (counts.active_message_count, counts.dead_letter_message_count, counts.scheduled_message_count) == (1, 1, 1)
+    assert counts.total_message_count == 3 and counts.size_in_bytes > 0
+    made.max_delivery_count = 9
+    admin.update_queue(made)
+    assert admin.get_queue("made").max_delivery_count == 9
+    assert [queue.name for queue in admin.list_queues()] == ["dying", "made", "other", "q"]
+    assert admin.get_namespace_properties().name == "sbemulatorns"
+    host.stop()
+    host = start(app, "--servicebus-port", "0")
+    admin._impl._client._base_url = f"http://localhost:{host.info['serviceBusAdminPort']}"
+    assert admin.get_queue("made").max_delivery_count == 9
+    admin.delete_queue("made")
+    for missing in (admin.get_queue, admin.delete_queue):
+        try:
+            missing("made")
+            raise AssertionError("a deleted queue is there")
+        except ResourceNotFoundError:
+            pass

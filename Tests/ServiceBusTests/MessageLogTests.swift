@@ -1,4 +1,5 @@
 /// The store: what is committed comes back, what is cut short is cut off, what is broken is told.
+import DequeModule
 import AMQP
 import Diagnostics
 import EventLoops
@@ -29,9 +30,13 @@ final class Folder {
     }
 
     var segment: String { path + "/0000000001.log" }
-    var byteCount: Int {
-        var information = stat()
-        return stat(segment, &information) == 0 ? Int(information.st_size) : 0
+    /// The first MiB of the segment.
+    var contents: [UInt8] {
+        let descriptor = open(segment, O_RDONLY)
+        defer { close(descriptor) }
+        return [UInt8](unsafeUninitializedCapacity: 1 << 20) { buffer, count in
+            count = max(0, read(descriptor, buffer.baseAddress, 1 << 20))
+        }
     }
 }
 
@@ -82,11 +87,14 @@ func committed(_ log: MessageLog) async -> SystemError? {
             for group in 0..<5 {
                 _ = log.append(Array("group \(group)".utf8))
                 _ = await committed(log)
-                ends.append(folder.byteCount)
+                ends.append(log.segments[0].byteCount)
             }
+            let whole = folder.contents
             log.close()
             for cut in stride(from: ends[4], to: 0, by: -3) {
-                truncate(folder.segment, cut)
+                let descriptor = open(folder.segment, O_WRONLY | O_TRUNC)
+                write(descriptor, whole, cut)
+                close(descriptor)
                 var count = 0
                 let again = try MessageLog(folder: folder.path) { _, _ in count += 1 }
                 #expect(count == ends.count { $0 <= cut })
@@ -104,10 +112,11 @@ func committed(_ log: MessageLog) async -> SystemError? {
                 _ = log.append(Array("group \(group)".utf8))
                 _ = await committed(log)
             }
+            let end = log.segments[0].byteCount
             log.close()
             let descriptor = open(folder.segment, O_RDWR)
             var byte: UInt8 = 0x55
-            pwrite(descriptor, &byte, 1, folder.byteCount / 2 + 4)
+            pwrite(descriptor, &byte, 1, end / 2 + 4)
             close(descriptor)
             var count = 0
             let again = try MessageLog(folder: folder.path) { _, _ in count += 1 }
