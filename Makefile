@@ -76,6 +76,12 @@ fuzz: packages  ## every fuzz target for SECONDS seconds
 	$(call install,$(DEBIAN_FUZZ))
 	Tests/Fuzz/run $(SECONDS)
 
+.PHONY: tutorial
+tutorial: build $(VENV)/ready  ## train, register, package, push, create an app, start it cold from a registry, call it
+	$(call install,docker-registry apache2-utils)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -r samples/requirements.txt
+	samples/tutorial/run.sh
+
 .PHONY: train
 train: $(VENV)/ready  ## train the sample models again
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r samples/requirements.txt

@@ -43,7 +43,11 @@ public final class FolderAccount: BlobStore {
     // MARK: Watching
 
     /// Tells `observer` of every blob in its container, those there already first.
+    ///
+    /// Its container is made when it is not there, so that a first `cp` into it works. One that cannot be made is what
+    /// the watch reports.
     public func add(_ observer: any BlobObserver) throws(StorageError) {
+        _ = folder.createContainer(observer.container)
         if watch == nil {
             do throws(SystemError) {
                 watch = try ContainerWatch(folder: folder, log: log)

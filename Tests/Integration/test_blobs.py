@@ -47,7 +47,7 @@ class Recorded:
         self.runs_file = app.folder / "runs.txt"
         self.storage = app.folder / "storage"
         self.incoming = self.storage / "incoming"
-        self.incoming.mkdir(parents=True)
+        self.incoming.mkdir(parents=True, exist_ok=True)
         if host:
             app.write("host.json", {"version": "2.0", **host})
         blob_function(app, "Note", path, RECORDING, outputs)
@@ -101,7 +101,7 @@ def test_a_file_that_is_dropped_starts_the_function_once(noted):
 def test_blobs_that_came_while_the_host_was_away_are_found(noted):
     (noted.incoming / "before").write_text("before")
     deep = noted.incoming / "a" / "b" / "c"
-    deep.mkdir(parents=True)
+    deep.mkdir(parents=True, exist_ok=True)
     (deep / "deep").write_text("deep")
     host = noted.start()
     noted.settled(2)
@@ -152,7 +152,7 @@ def test_a_file_that_is_open_when_the_host_starts_waits_for_its_writer(noted):
 def test_renames_links_and_moves(noted):
     noted.start()
     outside = noted.app.folder / "outside"
-    outside.mkdir()
+    outside.mkdir(exist_ok=True)
     temporary = noted.incoming / ".7.json.tmp"
     temporary.write_text("renamed")
     temporary.rename(noted.incoming / "7.json")
@@ -160,7 +160,7 @@ def test_renames_links_and_moves(noted):
     (outside / "moved").rename(noted.incoming / "moved")
     (outside / "linked").write_text("linked")
     os.link(outside / "linked", noted.incoming / "linked")
-    (outside / "folder" / "sub").mkdir(parents=True)
+    (outside / "folder" / "sub").mkdir(parents=True, exist_ok=True)
     (outside / "folder" / "sub" / "x").write_text("in a folder")
     (outside / "folder").rename(noted.incoming / "folder")
     assert noted.settled(4) == ["in a folder", "linked", "moved", "renamed"]
@@ -176,7 +176,7 @@ def test_odd_names_are_names(noted):
     names = ["with space", "ünïcødé ⌘", "line\nend", "x" * 255, "quote'\"", "per%cent", "a=b&c", "tab\t", "-dash", "[1]"]
     for name in names:
         (noted.incoming / name).write_text(name)
-    (noted.incoming / "d" / "é").mkdir(parents=True)
+    (noted.incoming / "d" / "é").mkdir(parents=True, exist_ok=True)
     (noted.incoming / "d" / "é" / "deep").write_text("deep")
     assert noted.settled(11) == sorted([*names, "deep"])
 
@@ -198,7 +198,7 @@ def test_links_are_followed_inside_a_container_and_refused_outside(noted):
 
 def test_what_is_no_file_is_named_and_left_alone(noted):
     host = noted.start()
-    (noted.incoming / "folder").mkdir()
+    (noted.incoming / "folder").mkdir(exist_ok=True)
     os.mkfifo(noted.incoming / "pipe")
     os.rename(noted.incoming / "pipe", noted.incoming / "pipe2")
     (noted.incoming / "good").write_text("good")
@@ -302,7 +302,7 @@ def test_an_http_function_reads_and_writes_blobs(app, start):
         ],
     })
     incoming = app.folder / "storage" / "incoming"
-    incoming.mkdir(parents=True)
+    incoming.mkdir(parents=True, exist_ok=True)
     (incoming / "a.json").write_text('{"result": {"n": 1}, "other": 2}')
     host = start(app)
     answer = host.call("POST", "/api/copy/a.json?q=z", "ignored", {"X-Tag": "t"})
@@ -328,7 +328,7 @@ def run(request):
     app.write("Raw/requirements.txt", "azureml-contrib-services==1.62.0\ninference-schema==1.8\n")
     host = start(app)
     incoming = app.folder / "storage" / "incoming"
-    incoming.mkdir(parents=True)
+    incoming.mkdir(parents=True, exist_ok=True)
     (incoming / "b").write_bytes(bytes(range(256)))
     out = app.folder / "storage" / "out" / "b"
     until(out.exists, lambda: host.printed())
@@ -339,15 +339,15 @@ def test_containers_come_and_go(noted):
     noted.incoming.rmdir()
     noted.start()
     time.sleep(0.3)
-    noted.incoming.mkdir()
+    noted.incoming.mkdir(exist_ok=True)
     (noted.incoming / "a").write_text("a")
     noted.settled(1)
     shutil.rmtree(noted.incoming)
-    noted.incoming.mkdir()
+    noted.incoming.mkdir(exist_ok=True)
     (noted.incoming / "b").write_text("b")
     noted.settled(2)
     aside = noted.app.folder / "aside"
-    aside.mkdir()
+    aside.mkdir(exist_ok=True)
     (aside / "c").write_text("c")
     noted.incoming.rename(noted.app.folder / "gone")
     aside.rename(noted.incoming)
@@ -401,7 +401,7 @@ def test_a_slow_function_holds_up_no_other(app, start):
     noted = Recorded(app, start, extensions={"blobs": {"maxDegreeOfParallelism": 2}})
     blob_function(app, "Slow", "slow/{name}", "import time\ndef init(): pass\ndef run(data):\n    time.sleep(0.3)\n    return 1\n")
     slow = noted.storage / "slow"
-    slow.mkdir()
+    slow.mkdir(exist_ok=True)
     for number in range(50):
         (slow / f"{number}").write_text("x")
     noted.start()
@@ -471,7 +471,7 @@ def test_a_damaged_ledger_is_named_and_left_alone(noted):
 def small_disk(tmp_path):
     """A file system of 12 MB."""
     folder = tmp_path / "small"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], capture_output=True).returncode:
         pytest.skip("needs the right to mount")
     yield folder
@@ -483,7 +483,7 @@ def test_a_full_disk_loses_nothing(app, start, small_disk):
     incoming = small_disk / "storage" / "incoming"
     host = noted.start("--storage", str(small_disk / "storage"))
     until(lambda: (small_disk / "storage" / ".andiron" / "account.db").exists(), "the ledger")
-    incoming.mkdir(parents=True)
+    incoming.mkdir(parents=True, exist_ok=True)
     (incoming / "first").write_text("first")
     noted.settled(1)
     filler = small_disk / "filler"
@@ -525,7 +525,7 @@ def test_an_unreadable_file_is_named_and_read_when_it_can_be(app, start, tmp_pat
         printed = lambda: (app.folder / "output").read_text()
         until(lambda: "the blob 'incoming/closed' cannot be read: Permission denied" in printed(), "the refusal")
         closed.chmod(0o644)
-        until(lambda: "succeeded" in printed(), "its run", deadline=20)
+        until(lambda: "succeeded" in printed(), "its run")
     finally:
         process.terminate()
         process.wait(20)
@@ -643,7 +643,7 @@ def test_a_killed_host_gives_messages_back(app, start):
 
 def test_a_folder_is_scored_and_goes_on_after_a_kill(app):
     folder = app.folder / "in"
-    (folder / "sub").mkdir(parents=True)
+    (folder / "sub").mkdir(parents=True, exist_ok=True)
     for number in range(40):
         (folder / f"{number:02}.json").write_text(json.dumps({"n": number}))
     (folder / "sub" / "deep").write_text('{"n": 100}')
@@ -671,3 +671,12 @@ def test_a_folder_is_scored_and_goes_on_after_a_kill(app):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0 and "2 scored, 0 failed, 39 done before" in done.stdout, done.stdout
     assert json.loads((app.folder / "out" / "03.json").read_text()) == {"n": 333}
+
+
+def test_the_watched_container_is_there_for_a_first_file(app, start):
+    blob_function(app, "Note", "incoming/{name}", bundle="builtin:echo")
+    host = start(app)
+    incoming = app.folder / "storage" / "incoming"
+    until(incoming.is_dir, "the container")
+    (incoming / "first").write_text("x")
+    until(lambda: "incoming/first" in host.printed(), "its run")

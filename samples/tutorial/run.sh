@@ -1,6 +1,6 @@
 #!/bin/bash
 # The tutorial, end to end on this machine: train, register, package, push, create an app, cold start, call it.
-# Needs docker-registry and htpasswd (Debian: docker-registry apache2-utils), and .venv with samples/requirements.txt.
+# `make tutorial` installs what it needs and runs it. Needs docker-registry and htpasswd (Debian: docker-registry apache2-utils), and .venv with samples/requirements.txt.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 andiron=${ANDIRON:-$PWD/.build/release/andiron}
