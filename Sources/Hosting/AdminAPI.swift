@@ -173,6 +173,13 @@ final class AdminAPI {
             writer.member("maxOutstandingRequests", configuration.http.maxOutstandingRequests ?? -1)
             writer.member("maxConcurrentRequests", configuration.http.maxConcurrentRequests ?? -1)
             writer.endObject()
+            writer.name("blobs")
+            writer.beginObject()
+            writer.member("maxDegreeOfParallelism", configuration.blobs.maxDegreeOfParallelism)
+            writer.member("batchSize", configuration.blobs.batchSize)
+            writer.member("newBatchThreshold", configuration.blobs.newBatchThreshold)
+            writer.member("poisonBlobThreshold", configuration.blobs.poisonBlobThreshold)
+            writer.endObject()
         }
     }
 

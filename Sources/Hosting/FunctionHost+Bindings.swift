@@ -34,7 +34,7 @@ extension FunctionHost {
         }
         guard options.listens, isUsed || options.blobPort != nil || options.queuePort != nil else { return }
         storage.serve(
-            address: address, blobPort: options.blobPort ?? (options.port == 0 ? 0 : HostStorage.blobPort),
+            blobPort: options.blobPort ?? (options.port == 0 ? 0 : HostStorage.blobPort),
             queuePort: options.queuePort ?? (options.port == 0 ? 0 : HostStorage.queuePort)
         ) { [unowned self] in hostID }
     }

@@ -67,7 +67,9 @@ final class HostStorage {
     static let queuePort = 10_001
 
     /// Serves the folder over the Blob and Queue REST API. A port that is taken is said, and keeps nothing from running.
-    func serve(address: String, blobPort: Int, queuePort: Int, hostID: @escaping @EventLoop () -> String) {
+    ///
+    /// Only this machine can reach it, whatever the host listens on: its key is known to everybody.
+    func serve(blobPort: Int, queuePort: Int, hostID: @escaping @EventLoop () -> String) {
         guard listeners.isEmpty, let account = try? open() else { return }
         var limits = HTTPLimits()
         limits.bodyByteCount = Self.bodyByteLimit
@@ -77,7 +79,7 @@ final class HostStorage {
         ]
         for (name, port, face) in faces where port >= 0 {
             do throws(SystemError) {
-                let listener = try HTTPListener(address: address, port: port, limits: limits, responder: face)
+                let listener = try HTTPListener(address: "127.0.0.1", port: port, limits: limits, responder: face)
                 listeners.append(listener)
                 let url = "http://127.0.0.1:\(listener.port)/\(account.accountName)"
                 if name == "Blob" { blobEndpoint = url } else { queueEndpoint = url }

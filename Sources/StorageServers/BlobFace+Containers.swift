@@ -119,7 +119,7 @@ extension BlobFace {
 
     // MARK: Listing blobs
 
-    private enum Entry {
+    private enum Entry: Sendable {
         case blob(String)
         case prefix(String)
     }
@@ -162,15 +162,29 @@ extension BlobFace {
         if !delimiter.isEmpty { writer.element("Delimiter", delimiter) }
         writer.open("Blobs")
         let includesMetadata = request.query("include")?.contains("metadata") ?? false
-        for entry in entries { try await write(entry, in: container, includesMetadata, &writer) }
+        let found = await properties(of: entries, in: container)
+        for entry in entries { try await write(entry, in: container, found, includesMetadata, &writer) }
         writer.close("Blobs")
         writer.element("NextMarker", next)
         writer.close("EnumerationResults")
         return ServiceAnswer.xml(writer)
     }
 
+    /// The properties of a page's blobs, in one trip to another thread.
+    private func properties(of entries: [Entry], in container: String) async -> [String: BlobProperties] {
+        await offload { [folder] in
+            var found: [String: BlobProperties] = [:]
+            for case .blob(let name) in entries {
+                let address = BlobAddress(container: container, name: name)
+                if case .success(let properties?) = folder.properties(address) { found[name] = properties }
+            }
+            return found
+        }
+    }
+
     private func write(
-        _ entry: Entry, in container: String, _ includesMetadata: Bool, _ writer: inout XMLWriter
+        _ entry: Entry, in container: String, _ found: [String: BlobProperties], _ includesMetadata: Bool,
+        _ writer: inout XMLWriter
     ) async throws(ServiceError) {
         switch entry {
         case .prefix(let name):
@@ -179,9 +193,8 @@ extension BlobFace {
             writer.close("BlobPrefix")
         case .blob(let name):
             let address = BlobAddress(container: container, name: name)
-            var properties = try await receiptProperties(address)
-            // A system call for each is cheaper here than a trip to another thread.
-            if properties == nil, case .success(let found) = folder.properties(address) { properties = found }
+            var properties = found[name]
+            if properties == nil { properties = try await receiptProperties(address) }
             guard let properties else { return }
             writer.open("Blob")
             writer.name(name)

@@ -20,6 +20,8 @@ import tempfile
 import time
 import urllib.request
 
+import storage
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ANDIRON = ROOT / ".build/release/andiron"
 VENV = ROOT / ".build/bench-venv"
@@ -333,7 +335,7 @@ def main():
     global SECONDS, ROUNDS
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/reference/performance.md")
-    parser.add_argument("--only", choices=["http", "python", "scoring", "footprint"])
+    parser.add_argument("--only", choices=["http", "python", "scoring", "footprint", "storage"])
     parser.add_argument("--seconds", type=int, default=SECONDS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
@@ -357,6 +359,10 @@ def main():
             (folder / "footprint").mkdir()
             rows = footprint(folder / "footprint")
             sections.append("| footprint | measured | goal |\n|---|---|---|\n" + "\n".join(f"| {a} | {b} | {c} |" for a, b, c in rows))
+        if options.only in (None, "storage"):
+            (folder / "storage").mkdir()
+            rows = storage.section(sys.modules[__name__], folder / "storage")
+            sections.append("| blobs | measured | goal |\n|---|---|---|\n" + "\n".join(f"| {a} | {b} | {c} |" for a, b, c in rows))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     text = f"{machine()}; medians of {ROUNDS} rounds of {SECONDS} s, 32 connections.\n\n" + "\n\n".join(sections)

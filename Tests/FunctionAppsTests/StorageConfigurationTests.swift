@@ -25,11 +25,7 @@ import Testing
         ("incoming/a{name}b{rest}c", "acb"),
     ])
     func `a name that does not match gives nothing`(pattern: String, name: String) throws {
-        if pattern == "Incoming" {
-            #expect(try BlobPathPattern(pattern).match(container: "incoming", name: name) == nil)
-        } else {
-            #expect(try BlobPathPattern(pattern).match(container: "incoming", name: name) == nil)
-        }
+        #expect(try BlobPathPattern(pattern).match(container: "incoming", name: name) == nil)
     }
 
     @Test(arguments: [
@@ -125,5 +121,18 @@ import Testing
             #expect(decodeBase64(encodeBase64(bytes)) == bytes)
         }
         for text in ["a", "a===", "ab=c", "ab$d"] { #expect(decodeBase64(text) == nil) }
+    }
+}
+
+@Suite struct BlobsConfigurationTests {
+    /// The table of the storage extension's own test (SharedBlobQueueListenerFactoryTests).
+    @Test(arguments: [
+        (100, 32, 68), (64, 32, 32), (63, 32, 31), (62, 32, 30), (16, 9, 7), (3, 2, 1), (2, 2, 0), (1, 1, 0),
+    ])
+    func `batches are derived from the degree of parallelism`(degree: Int, batch: Int, threshold: Int) {
+        var blobs = BlobsConfiguration()
+        blobs.maxDegreeOfParallelism = degree
+        #expect(blobs.batchSize == batch)
+        #expect(blobs.newBatchThreshold == threshold)
     }
 }

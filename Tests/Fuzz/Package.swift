@@ -58,6 +58,11 @@ let package = Package(
             swiftSettings: fuzzed, linkerSettings: link),
         .executableTarget(
             name: "route", dependencies: ["CFuzzer", "FunctionApps"], swiftSettings: fuzzed, linkerSettings: link),
+        .target(name: "XMLTexts", path: "Sources/XMLTexts", swiftSettings: fuzzed),
+        .executableTarget(
+            name: "storage", dependencies: ["CFuzzer", "FunctionApps", "Invocations", "XMLTexts"],
+            swiftSettings: fuzzed,
+            linkerSettings: link),
         .executableTarget(
             name: "frames", dependencies: ["CFuzzer", "WorkerFrames"], swiftSettings: fuzzed, linkerSettings: link),
     ],

@@ -1,0 +1,1 @@
+../../../../Sources/StorageAccounts/XMLText.swift
