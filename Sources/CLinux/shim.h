@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/vfs.h>
@@ -16,7 +17,11 @@ static inline int andiron_open_beneath(int folder, const char *path, int flags, 
     return (int)result;
 }
 // F_SETLEASE is declared only under _GNU_SOURCE, and fcntl is variadic. 1024 is F_SETLEASE.
-static inline int andiron_take_read_lease(int descriptor) { return fcntl(descriptor, 1024, F_RDLCK); }
+// A writer that wants the file is announced by SIGIO, which would end the process; the lease is given back in time anyway.
+static inline int andiron_take_read_lease(int descriptor) {
+    signal(SIGIO, SIG_IGN);
+    return fcntl(descriptor, 1024, F_RDLCK);
+}
 static inline int andiron_release_lease(int descriptor) { return fcntl(descriptor, 1024, F_UNLCK); }
 // A function and a struct of one name: Swift cannot call the function.
 static inline unsigned long andiron_file_system_kind(const char *path) {

@@ -8,6 +8,7 @@ internal import ConfigurationFiles
 internal import EventLoops
 internal import FunctionApps
 internal import Glibc
+internal import Synchronization
 
 /// What reading a blob came to.
 public enum BlobReading: Sendable {
@@ -35,8 +36,6 @@ public struct BlobFolder: Sendable {
         guard access(uploads, W_OK) == 0 else {
             throw StorageError.folder(path: root, reason: String(cString: strerror(errno)))
         }
-        // A lease that a writer wants back is announced by this signal; it is given back within the read anyway.
-        signal(SIGIO, SIG_IGN)
     }
 
     /// Removes what a killed host left half-written; only for who has the folder to himself.
@@ -194,6 +193,8 @@ public struct BlobFolder: Sendable {
 
     // MARK: Writing
 
+    private static let placing = Mutex(())
+
     /// Writes a blob beside its place, makes it durable, and moves it there.
     public func write(
         _ address: BlobAddress, _ contents: [UInt8], _ headers: BlobHeaders, temporaryName: String,
@@ -255,14 +256,17 @@ public struct BlobFolder: Sendable {
         if mkdir("\(root)/\(address.container)", 0o755) != 0, errno != EEXIST { throw writeError(address, errno) }
         let (folder, name) = try openParent(of: address, creating: true)
         defer { close(folder) }
-        if let condition {
-            var current = stat()
-            let exists = fstatat(folder, name, &current, 0) == 0
-            guard condition.holds(for: exists ? Self.etag(current) : nil) else {
-                throw StorageError.conditionNotMet(blob: "\(address)")
+        // Nobody of this process comes between the look and the move.
+        let number = Self.placing.withLock { _ -> Int32? in
+            if let condition {
+                var current = stat()
+                let exists = fstatat(folder, name, &current, 0) == 0
+                guard condition.holds(for: exists ? Self.etag(current) : nil) else { return nil }
             }
+            return renameat(AT_FDCWD, temporary, folder, name) == 0 ? 0 : errno
         }
-        guard renameat(AT_FDCWD, temporary, folder, name) == 0 else { throw writeError(address, errno) }
+        guard let number else { throw StorageError.conditionNotMet(blob: "\(address)") }
+        guard number == 0 else { throw writeError(address, number) }
         fsync(folder)
         var information = stat()
         guard fstat(descriptor, &information) == 0 else { throw writeError(address, errno) }

@@ -25,7 +25,8 @@ public struct NewMessage: Sendable {
         popReceipt = newGUID()
         inserted = wallClockSeconds()
         expires = timeToLive < 0 ? 253_402_300_799 : inserted + timeToLive
-        visible = inserted + delay
+        // Without a delay it can be seen whatever the clock says later: one that is set back hides no message.
+        visible = delay > 0 ? inserted + delay : 0
     }
 }
 
@@ -144,7 +145,7 @@ extension AccountLedger {
         let now = wallClockSeconds()
         return store.write { (connection) throws(StoreError) in
             try connection.run(
-                "UPDATE message SET visible = ?1 WHERE queue = ?2 AND visible > ?1 AND popReceipt LIKE 'host-%'",
+                "UPDATE message SET visible = 0 WHERE queue = ?2 AND visible > ?1 AND popReceipt LIKE 'host-%'",
                 .real(now), .text(queue))
         }
     }
@@ -196,7 +197,7 @@ extension AccountLedger {
         queue: String, guid: String, popReceipt: String, visibility: Double, body: [UInt8]?
     ) -> Eventual<Result<(popReceipt: String, visible: Double)?, StoreError>> {
         let renewed = (visibility > 0 && popReceipt.hasPrefix("host-") ? "host-" : "") + newGUID()
-        let visible = wallClockSeconds() + visibility
+        let visible = visibility > 0 ? wallClockSeconds() + visibility : 0
         let result = store.write { (connection) throws(StoreError) -> (popReceipt: String, visible: Double)? in
             let changed = try connection.run(
                 """

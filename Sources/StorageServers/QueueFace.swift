@@ -187,7 +187,7 @@ public final class QueueFace: HTTPResponder {
         writer.element("InsertionTime", httpDate(message.inserted))
         writer.element("ExpirationTime", httpDate(message.expires))
         writer.element("PopReceipt", message.popReceipt)
-        writer.element("TimeNextVisible", httpDate(message.visible))
+        writer.element("TimeNextVisible", httpDate(max(message.visible, message.inserted)))
         writer.close("QueueMessage")
         writer.close("QueueMessagesList")
         return ServiceAnswer.xml(writer, status: 201)
@@ -203,7 +203,7 @@ public final class QueueFace: HTTPResponder {
             writer.element("ExpirationTime", httpDate(message.expires))
             if !isPeek {
                 writer.element("PopReceipt", message.popReceipt)
-                writer.element("TimeNextVisible", httpDate(message.visible))
+                writer.element("TimeNextVisible", httpDate(max(message.visible, message.inserted)))
             }
             writer.element("DequeueCount", "\(message.dequeueCount)")
             writer.element("MessageText", String(decoding: message.body, as: UTF8.self))
@@ -235,7 +235,7 @@ public final class QueueFace: HTTPResponder {
             guard let renewed else { throw try await missing(queue, guid) }
             var response = HTTPResponse(status: 204)
             response.fields.add("x-ms-popreceipt", renewed.popReceipt)
-            response.fields.add("x-ms-time-next-visible", httpDate(renewed.visible))
+            response.fields.add("x-ms-time-next-visible", httpDate(max(renewed.visible, wallClockSeconds())))
             return response
         default: throw Self.notImplemented(request)
         }

@@ -1,6 +1,7 @@
 """The storage folder over REST, by the real azure-storage-blob and azure-storage-queue packages."""
 
 import base64
+import concurrent.futures
 import json
 import os
 import time
@@ -149,6 +150,20 @@ def test_conditions(blobs):
         blob.delete_blob()
     with pytest.raises(ResourceNotFoundError):
         blobs.get_blob_client("nowhere", "x").upload_blob(b"x")
+
+
+def test_one_of_many_creators_wins(blobs):
+    def create(number):
+        try:
+            blobs.get_blob_client("incoming", "race").upload_blob(f"{number}".encode())
+            return number
+        except ResourceExistsError:
+            return None
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        winners = [number for number in pool.map(create, range(40)) if number is not None]
+    assert len(winners) == 1
+    assert blobs.get_blob_client("incoming", "race").download_blob().readall() == f"{winners[0]}".encode()
 
 
 def test_headers_are_kept(blobs):
