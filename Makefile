@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 
 DEBIAN_BUILD := libuv1-dev libhiredis-dev libcurl4-openssl-dev libssl-dev libyaml-dev libsqlite3-dev pkg-config python3 python3-venv
-DEBIAN_TEST := redis-server
+DEBIAN_TEST := redis-server rabbitmq-server
 # Images: unpacking them, and the registry and tools their tests use.
 DEBIAN_BUILD += libarchive-dev libzstd-dev zlib1g-dev
 DEBIAN_TEST += docker-registry skopeo umoci apache2-utils zstd
@@ -69,6 +69,8 @@ lint:  ## formatting
 bench: build $(VENV)/ready  ## benchmarks beside nginx and azmlinfsrv; writes docs/reference/performance.md
 	$(call install,$(DEBIAN_BENCH) $(DEBIAN_TEST))
 	$(VENV)/bin/python Tests/Benchmark/bench.py --write
+	swift build $(RELEASE) --product amqp-load
+	$(VENV)/bin/python Tests/Benchmark/servicebus.py --write
 
 SECONDS := 60
 .PHONY: fuzz

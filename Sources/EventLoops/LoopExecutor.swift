@@ -88,6 +88,8 @@ public final class LoopExecutor: SerialExecutor, TaskExecutor, @unchecked Sendab
     /// Makes the calling thread the loop's thread; call once, before anything else.
     public func bind() {
         signal(SIGPIPE, SIG_IGN)
+        // A write past the limit of a file's size is to fail, not to end the process.
+        signal(SIGXFSZ, SIG_IGN)
         thread.store(UInt(pthread_self()), ordering: .relaxed)
     }
 

@@ -96,7 +96,7 @@ public final class AdministrationAPI: HTTPResponder {
         let number = { (name: String) in query.last { $0.name.lowercased() == name }.flatMap { Int($0.value) } }
         let skip = max(0, number("$skip") ?? 0)
         let top = min(max(1, number("$top") ?? 100), Self.pageCount)
-        let all = broker.allQueues
+        let all = broker.allQueues.filter { !$0.settings.isTopic && $0.settings.rules.isEmpty }
         let page = all.dropFirst(skip).prefix(top)
         let next =
             skip + top < all.count ? "\(base)/$Resources/queues?$skip=\(skip + top)&$top=\(top)" : nil

@@ -99,3 +99,23 @@ extension Broker {
         }
     }
 }
+
+extension Broker {
+    /// Makes what a configuration names; queues that exist take on its properties.
+    public func apply(_ configuration: EmulatorConfiguration) {
+        for queue in configuration.queues {
+            guard let existing = self.queue(named: queue.name) else {
+                createQueue(queue.name, queue.settings)
+                continue
+            }
+            var settings = queue.settings
+            settings.createdAt = existing.settings.createdAt
+            settings.updatedAt = existing.settings.updatedAt
+            if settings != existing.settings { update(existing, settings) }
+        }
+        for topic in configuration.topics {
+            createTopic(topic.name, topic.settings)
+            for subscription in topic.subscriptions { createSubscription(topic.name, subscription) }
+        }
+    }
+}

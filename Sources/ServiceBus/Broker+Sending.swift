@@ -49,6 +49,10 @@ extension Broker {
                 needsTick()
             }
         }
+        if queue.settings.isTopic {
+            publish(record, queue)
+            return 0
+        }
         record.enqueuedAt = now
         if record.scheduledFor > now {
             record.state = .scheduled
@@ -165,7 +169,9 @@ extension MessageQueue {
     /// Why nothing can be sent here; nil when it can.
     var refusesSends: AMQPError? {
         if isDeleted { return AMQPError("amqp:not-found", "'\(name)' was deleted") }
-        if kind != .queue { return AMQPError("amqp:not-allowed", "messages cannot be sent to '\(name)'") }
+        if kind != .queue || name.lowercased().contains("/subscriptions/") {
+            return AMQPError("amqp:not-allowed", "messages cannot be sent to '\(name)'")
+        }
         if settings.status == "Disabled" || settings.status == "SendDisabled" {
             return AMQPError(
                 "com.microsoft:entity-disabled", "'\(name)' takes no messages: its status is \(settings.status)")

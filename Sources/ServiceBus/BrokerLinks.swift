@@ -97,6 +97,9 @@ final class ConsumerLink: MessageReceiver, SettlementBatch {
 
     /// Why the link cannot be; the words are the emulator's.
     func refusal(wantsSession: Bool) -> AMQPError? {
+        if queue.settings.isTopic {
+            return AMQPError("amqp:not-allowed", "'\(queue.name)' is a topic; receive from one of its subscriptions")
+        }
         if queue.requiresSession, !wantsSession {
             return AMQPError(
                 "amqp:not-allowed",

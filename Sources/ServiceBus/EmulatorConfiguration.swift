@@ -1,6 +1,5 @@
 /// The configuration file of Microsoft's Service Bus emulator, accepted as it is.
 public import ConfigurationFiles
-internal import EventLoops
 internal import JSONText
 
 /// Queues, topics and subscriptions the file asks for.
@@ -138,21 +137,5 @@ public enum EntityName {
         }
         guard isPlain(first), isPlain(last) else { return false }
         return name.unicodeScalars.allSatisfy { isPlain($0) || ".-_/".unicodeScalars.contains($0) }
-    }
-}
-
-extension Broker {
-    /// Makes what a configuration names; queues that exist take on its properties.
-    public func apply(_ configuration: EmulatorConfiguration) {
-        for queue in configuration.queues {
-            guard let existing = self.queue(named: queue.name) else {
-                createQueue(queue.name, queue.settings)
-                continue
-            }
-            var settings = queue.settings
-            settings.createdAt = existing.settings.createdAt
-            settings.updatedAt = existing.settings.updatedAt
-            if settings != existing.settings { update(existing, settings) }
-        }
     }
 }

@@ -23,6 +23,10 @@ public struct QueueSettings: Equatable, Sendable {
     /// `Active`, `Disabled`, `SendDisabled` or `ReceiveDisabled`.
     public var status = "Active"
     public var autoDeleteOnIdle = QueueSettings.forever
+    /// A topic holds nothing itself; see ``rules`` for its subscriptions.
+    public var isTopic = false
+    /// Which of its topic's messages a subscription takes.
+    public var rules: [SubscriptionRule] = []
     public var createdAt: Int64 = 0
     public var updatedAt: Int64 = 0
 
@@ -49,6 +53,12 @@ public struct QueueSettings: Equatable, Sendable {
             writer.member("autoDeleteOnIdle", autoDeleteOnIdle)
             writer.member("createdAt", createdAt)
             writer.member("updatedAt", updatedAt)
+            if isTopic { writer.member("isTopic", true) }
+            guard !rules.isEmpty else { return }
+            writer.name("rules")
+            writer.beginArray()
+            for rule in rules { rule.write(to: &writer) }
+            writer.endArray()
         }
     }
 
@@ -70,6 +80,8 @@ public struct QueueSettings: Equatable, Sendable {
         autoDeleteOnIdle = number("autoDeleteOnIdle", Self.forever)
         createdAt = number("createdAt", 0)
         updatedAt = number("updatedAt", 0)
+        isTopic = json["isTopic"]?.bool ?? false
+        rules = (json["rules"]?.elements ?? []).map { SubscriptionRule(json: $0) }
     }
 }
 

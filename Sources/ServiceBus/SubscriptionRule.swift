@@ -19,6 +19,12 @@ public struct SubscriptionRule: Sendable, Equatable {
     /// `SET` and `REMOVE` statements on application properties.
     public let action: String?
 
+    init(name: String, filter: Filter, action: String?) {
+        self.name = name
+        self.filter = filter
+        self.action = action
+    }
+
     /// The rule a subscription has when none is named.
     public static let everything = SubscriptionRule(name: "$Default", filter: .all, action: nil)
 
@@ -51,6 +57,11 @@ public struct SubscriptionRule: Sendable, Equatable {
         case "sql":
             let text = reader.section(properties, "SqlFilter").flatMap { reader.text($0, "SqlExpression") }
             guard let text else { return .failure(Refusal(reason: "rule '\(name)' has no SqlExpression")) }
+            do throws(SQLFilter.SyntaxError) {
+                _ = try SQLFilter(text)
+            } catch {
+                return .failure(Refusal(reason: "rule '\(name)': \(error.reason), in '\(text)'"))
+            }
             return .success(SubscriptionRule(name: name, filter: .sql(text), action: action))
         case let other?:
             return .failure(Refusal(reason: "rule '\(name)': FilterType is '\(other)'; it is Correlation or Sql"))

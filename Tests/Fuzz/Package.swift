@@ -48,6 +48,16 @@ let package = Package(
             linkerSettings: link),
         .executableTarget(
             name: "layer", dependencies: ["CFuzzer", "Images"], swiftSettings: fuzzed, linkerSettings: link),
+        .target(name: "AMQP", path: "Sources/AMQP", swiftSettings: fuzzed),
+        .target(
+            name: "BusFiles", dependencies: ["ConfigurationFiles", "JSONText", "Diagnostics"], path: "Sources/BusFiles",
+            swiftSettings: fuzzed),
+        .executableTarget(
+            name: "amqp", dependencies: ["CFuzzer", "AMQP"], path: "Sources/FuzzAMQP", swiftSettings: fuzzed,
+            linkerSettings: link),
+        .executableTarget(
+            name: "busfiles", dependencies: ["CFuzzer", "BusFiles", "ConfigurationFiles"],
+            path: "Sources/FuzzBusFiles", swiftSettings: fuzzed, linkerSettings: link),
         .executableTarget(
             name: "http", dependencies: ["CFuzzer", "HTTPMessages", "CHTTPParser"], swiftSettings: fuzzed,
             linkerSettings: link),

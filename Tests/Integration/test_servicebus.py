@@ -113,3 +113,39 @@ def test_a_store_cut_short_is_recovered_and_said_so(app, broker):
     until(lambda: "recovered up to the last commit" in host.printed() + json.dumps(host.records()), "the recovery")
     with client(host) as bus, bus.get_queue_receiver("plain") as receiver:
         assert [str(m) for m in receiver.peek_messages(10)] == ["0", "1", "2", "3"]
+
+
+def test_topics_give_each_subscription_what_its_rules_take(app, broker):
+    def rule(name, **properties):
+        return {"Name": name, "Properties": properties}
+
+    config = {"UserConfig": {"Namespaces": [{"Name": "sbemulatorns", "Topics": [{
+        "Name": "news", "Properties": {}, "Subscriptions": [
+            {"Name": "all"},
+            {"Name": "red", "Rules": [rule(
+                "r", FilterType="Correlation", CorrelationFilter={"Label": "x", "Properties": {"color": "red"}})]},
+            {"Name": "large", "Rules": [rule(
+                "l", FilterType="Sql", SqlFilter={"SqlExpression": "size > 10 AND sys.Label LIKE 'x%'"},
+                Action={"SqlExpression": "SET tagged = 'yes'"})]},
+        ]}]}]}}
+    host = broker(config=config)
+    for _ in range(2):
+        with client(host) as bus:
+            with bus.get_topic_sender("news") as sender:
+                sender.send_messages([
+                    ServiceBusMessage("1", subject="x", application_properties={"color": "red", "size": 5}),
+                    ServiceBusMessage("2", subject="xy", application_properties={"color": "red", "size": 50}),
+                    ServiceBusMessage("3", subject="y")])
+            for name, expected in (("all", ["1", "2", "3"]), ("red", ["1"]), ("large", ["2"])):
+                with bus.get_subscription_receiver("news", name) as receiver:
+                    messages = []
+                    while len(messages) < len(expected):
+                        messages += receiver.receive_messages(3, max_wait_time=10)
+                    assert [str(m) for m in messages] == expected
+                    if name == "large":
+                        properties = messages[0].application_properties
+                        assert properties.get(b"tagged", properties.get("tagged")) in (b"yes", "yes")
+                    for message in messages:
+                        receiver.complete_message(message)
+        host.stop()
+        host = broker()

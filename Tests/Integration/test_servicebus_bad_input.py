@@ -1,0 +1,254 @@
+"""What clients and disks do to a broker: nonsense, silence, greed, sudden death, no space."""
+
+import json
+import os
+import resource
+import socket
+import struct
+import subprocess
+import time
+
+import pytest
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
+from azure.servicebus.exceptions import ServiceBusError
+from conftest import until
+
+CONFIG = {"UserConfig": {"Namespaces": [{"Name": "sbemulatorns", "Queues": [
+    {"Name": "q", "Properties": {"LockDuration": "PT5S", "MaxDeliveryCount": 50}}]}]}}
+
+SASL = b"AMQP\x03\x01\x00\x00"
+AMQP = b"AMQP\x00\x01\x00\x00"
+
+
+def broker(app, start, *arguments, **options):
+    app.write("Config.json", CONFIG)
+    return start(app, "--servicebus-port", "0", *arguments, **options)
+
+
+def bus(host, **options):
+    return ServiceBusClient.from_connection_string(host.info["serviceBus"], **options)
+
+
+def works(host):
+    """Another client is served."""
+    with bus(host) as client:
+        with client.get_queue_sender("q") as sender:
+            sender.send_messages(ServiceBusMessage("still here", message_id="probe"))
+        with client.get_queue_receiver("q") as receiver:
+            until(lambda: any(
+                receiver.complete_message(m) or True
+                for m in receiver.receive_messages(50, max_wait_time=3)), "a message")
+
+
+def frame(body, channel=0, kind=0):
+    return struct.pack(">IBBH", len(body) + 8, 2, kind, channel) + body
+
+
+def small_list(descriptor, *fields):
+    body = b"".join(fields)
+    return b"\x00\x53" + bytes([descriptor]) + b"\xd0" + struct.pack(">II", len(body) + 4, len(fields)) + body
+
+
+def text(value):
+    return b"\xa1" + bytes([len(value)]) + value
+
+
+def symbol(value):
+    return b"\xa3" + bytes([len(value)]) + value
+
+
+OPENING = SASL + frame(small_list(0x41, symbol(b"ANONYMOUS"), b"\xa0\x00"), kind=1) + AMQP + frame(
+    small_list(0x10, text(b"bad")))
+BEGIN = frame(small_list(0x11, b"\x40", b"\x43", b"\x70\x00\x00\xff\xff", b"\x70\x00\x00\xff\xff"))
+
+
+def attach(handle, is_receiver, address=b"q"):
+    terminus = lambda code, name: b"\x00\x53" + bytes([code]) + b"\xd0" + struct.pack(">II", 4 + len(text(name)), 1) + text(name)
+    return frame(small_list(
+        0x12, text(b"l%d" % handle), b"\x52" + bytes([handle]), b"\x41" if is_receiver else b"\x42", b"\x50\x00", b"\x50\x01",
+        terminus(0x28, address), terminus(0x29, address), b"\x40", b"\x40", b"\x43"))
+
+
+def flow(handle, credit):
+    window = b"\x70\x7f\xff\xff\xff"
+    return frame(small_list(
+        0x13, b"\x43", window, b"\x43", window, b"\x52" + bytes([handle]), b"\x43", b"\x70" + struct.pack(">I", credit)))
+
+
+def exchange(host, data, wait=2.0):
+    """Sends bytes and returns what comes until the broker closes or falls silent."""
+    with socket.create_connection(("127.0.0.1", host.info["serviceBusPort"]), timeout=wait) as connection:
+        connection.sendall(data)
+        received = b""
+        try:
+            while chunk := connection.recv(65536):
+                received += chunk
+        except (TimeoutError, ConnectionResetError):
+            pass
+        return received
+
+
+NONSENSE = {
+    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 64,
+    "another version": b"AMQP\x00\x00\x09\x01",
+    "an empty frame where SASL is due": SASL + b"\x00\x00\x00\x08\x02\x01\x00\x00",
+    "a frame of four bytes": OPENING + b"\x00\x00\x00\x04\x02\x00\x00\x00",
+    "a frame of four gigabytes": OPENING + b"\xff\xff\xff\xff\x02\x00\x00\x00",
+    "a data offset past the frame": OPENING + b"\x00\x00\x00\x10\x0f\x00\x00\x00" + b"\x00" * 8,
+    "no performative": OPENING + frame(b"\x00\x53\x99\x45"),
+    "a list that lies about its size": OPENING + frame(b"\x00\x53\x11\xd0\xff\xff\xff\xff\x00\x00\x00\x01"),
+    "a list with more elements than bytes": OPENING + frame(b"\x00\x53\x11\xd0\x00\x00\x00\x04\xff\xff\xff\xff"),
+    "values nested a thousand deep": OPENING + frame(b"\x00\x53\x10" + b"\xc0\xf0\x01" * 1000),
+    "a performative before open": SASL + frame(small_list(0x41, symbol(b"ANONYMOUS"), b"\xa0\x00"), kind=1) + AMQP + BEGIN,
+    "a second open": OPENING + frame(small_list(0x10, text(b"bad"))),
+    "a channel without a session": OPENING + frame(small_list(0x17, b"\x40"), channel=7),
+    "a channel above the maximum": OPENING + struct.pack(">IBBH", 8 + len(BEGIN) - 8, 2, 0, 60000) + BEGIN[8:],
+    "a transfer on no link": OPENING + BEGIN + frame(small_list(0x14, b"\x43", b"\x43", b"\xa0\x01\x00", b"\x43", b"\x42", b"\x42")),
+    "a transfer on a receiving link": OPENING + BEGIN + attach(0, True) + frame(
+        small_list(0x14, b"\x43", b"\x43", b"\xa0\x01\x00", b"\x43", b"\x42", b"\x42")),
+    "a message that is none": OPENING + BEGIN + attach(0, False) + frame(
+        small_list(0x14, b"\x43", b"\x43", b"\xa0\x01\x00", b"\x43", b"\x42", b"\x42") + b"\xff\xff\xff"),
+    "a wrong mechanism": SASL + frame(small_list(0x41, symbol(b"GSSAPI"), b"\xa0\x00"), kind=1),
+}
+
+
+def test_nonsense_is_refused_and_harms_nobody(app, start):
+    host = broker(app, start)
+    for name, data in NONSENSE.items():
+        assert exchange(host, data, wait=0.5).startswith(b"AMQP"), name
+    for data in NONSENSE.values():
+        for cut in range(1, len(data), 13):
+            with socket.create_connection(("127.0.0.1", host.info["serviceBusPort"])) as connection:
+                connection.sendall(data[:cut])
+    works(host)
+
+
+def test_a_message_that_is_none_is_rejected_in_words(app, start):
+    host = broker(app, start)
+    answer = exchange(host, NONSENSE["a message that is none"], wait=1)
+    assert b"amqp:decode-error" in answer
+    works(host)
+
+
+def memory(host):
+    for line in open(f"/proc/{host.process.pid}/status"):
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+
+
+def test_a_client_that_grants_everything_and_never_reads(app, start):
+    host = broker(app, start)
+    with bus(host) as client, client.get_queue_sender("q") as sender:
+        for _ in range(60):
+            sender.send_messages([ServiceBusMessage(b"x" * 200_000, message_id=str(n)) for n in range(1)])
+        before = memory(host)
+        greedy = socket.create_connection(("127.0.0.1", host.info["serviceBusPort"]))
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        greedy.sendall(OPENING + BEGIN + attach(0, True) + flow(0, 0xFFFFFFFF))
+        time.sleep(1)
+        sender.send_messages(ServiceBusMessage("small"))
+        # Twelve megabytes wait; no more than the limit of four lies in its output.
+        assert memory(host) - before < 60
+        greedy.close()
+    with bus(host) as client, client.get_queue_receiver("q") as receiver:
+        found = until(lambda: receiver.receive_messages(100, max_wait_time=7), "what the greedy one left")
+        assert found
+
+
+def test_a_client_that_dies_with_a_thousand_locks(app, start):
+    host = broker(app, start)
+    with bus(host) as client, client.get_queue_sender("q") as sender:
+        sender.send_messages([ServiceBusMessage(str(n)) for n in range(1000)])
+    dying = socket.create_connection(("127.0.0.1", host.info["serviceBusPort"]))
+    dying.sendall(OPENING + BEGIN + attach(0, True) + flow(0, 1000))
+    received = b""
+    while received.count(b"x-opt-lock-token") < 1000:
+        received += dying.recv(1 << 20)
+    dying.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    dying.close()
+    with bus(host) as client, client.get_queue_receiver("q") as receiver:
+        assert receiver.receive_messages(1, max_wait_time=1) == []
+        seen = set()
+        end = time.monotonic() + 40
+        while len(seen) < 1000 and time.monotonic() < end:
+            for message in receiver.receive_messages(200, max_wait_time=7):
+                assert message.delivery_count == 1
+                seen.add(str(message))
+                receiver.complete_message(message)
+        assert len(seen) == 1000
+
+
+def test_a_disk_that_fills_refuses_sends_and_the_broker_goes_on(app, start):
+    """A file-size limit stands in for the full disk: the write fails in the middle of a commit."""
+    host = broker(app, start)
+    with bus(host, retry_total=0) as client, client.get_queue_sender("q") as sender:
+        sender.send_messages(ServiceBusMessage("first"))
+        log = app.folder / ".andiron" / "servicebus" / "0000000001.log"
+        limit = log.stat().st_size + 100_000
+        resource.prlimit(host.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        with pytest.raises(ServiceBusError) as failure:
+            for number in range(20):
+                sender.send_messages(ServiceBusMessage(b"x" * 100_000, message_id=str(number)))
+        assert "store" in str(failure.value) or "resource-limit" in str(failure.value)
+        until(lambda: "AN8003" in host.printed(), "the complaint")
+        resource.prlimit(host.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with bus(host) as client:
+        with client.get_queue_sender("q") as sender:
+            sender.send_messages(ServiceBusMessage("last"))
+        host.process.kill()
+        host.process.wait()
+    host = start(app, "--servicebus-port", "0")
+    with bus(host) as client, client.get_queue_receiver("q") as receiver:
+        bodies = [str(m) for m in receiver.peek_messages(30)]
+    # Everything acknowledged is there, and nothing that was refused.
+    assert bodies[0] == "first" and bodies[-1] == "last"
+    assert all(body in ("first", "last") or len(body) == 100_000 for body in bodies)
+
+
+def test_a_wrong_configuration_is_shown_with_its_place(app, start):
+    app.write("Config.json", json.dumps(CONFIG).replace('"PT5S"', '"5 seconds"'))
+    host = start(app, "--servicebus-port", "0")
+    assert "Config.json:1:" in host.printed() and "LockDuration" in host.printed()
+    app.write("Config.json", "{")
+    host = start(app, "--servicebus-port", "0", "--state-folder", str(app.folder / "other"))
+    assert "AN2002" in host.printed() and "Config.json" in host.printed()
+    works_without = host.info["serviceBusPort"]
+    assert works_without
+
+
+def test_administration_refuses_nonsense(app, start):
+    import http.client
+
+    host = broker(app, start)
+    port = host.info["serviceBusAdminPort"]
+
+    def put(path, body):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("PUT", path, body)
+        return connection.getresponse().status
+
+    bomb = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><entry>&b;</entry>'
+    description = "<entry><content><QueueDescription>{}</QueueDescription></content></entry>"
+    assert put("/new", bomb) == 400
+    assert put("/new", "<entry>" * 100) == 400
+    assert put("/new", "") == 400
+    assert put("/new", description.format("<LockDuration>soon</LockDuration>")) == 400
+    assert put("/new", description.format("<MaxDeliveryCount>0</MaxDeliveryCount>")) == 400
+    assert put("/%20%20", description.format("")) == 400
+    assert put("/new", description.format("")) == 201
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/health")
+    assert json.loads(connection.getresponse().read())["status"] == "healthy"
+    works(host)
+
+
+def test_limits_hold_at_their_edge(app, start):
+    host = broker(app, start)
+    for name in ("MessageId", "SessionId"):
+        for length, status in ((128, 201), (129, 400)):
+            properties = json.dumps({name: "m" * length})
+            assert host.call("POST", "/q/messages", b"x", {"BrokerProperties": properties}).status == status
+    done = host.call("POST", "/q/messages", b"x" * (262_144 - 200))
+    assert done.status == 201
+    assert host.call("POST", "/q/messages", b"x" * 262_144).status == 413
