@@ -130,7 +130,8 @@ extension Load: @EventLoop AMQPConnectionHandler {
         case .receiver:
             var source = AMQPTerminus.source(arguments.address)
             source.fields[1] = .uint(2)
-            link = session.attachReceiver(name: "load-receiver", source: source, settlesSecond: true, handler: self)
+            link = session.attachReceiver(
+                name: "load-receiver", source: source, settlesSecond: !isRabbit, handler: self)
         case .idle: done()
         }
     }
@@ -152,9 +153,10 @@ extension Load: @EventLoop AMQPLinkHandler {
     func link(_ link: AMQPLink, didReceive delivery: AMQPDelivery, payload: UnsafeRawBufferPointer) {
         if startedAt == 0 { startedAt = monotonicNanoseconds() }
         begun += 1
-        link.session.settleAwaitingConfirmation(link, delivery.id, .accepted)
         credit -= 1
-        if isRabbit { self.link(link, settlementWasConfirmed: delivery.id, nil) }
+        guard isRabbit else { return link.session.settleAwaitingConfirmation(link, delivery.id, .accepted) }
+        link.session.settle(first: delivery.id, last: delivery.id, .accepted, asSender: false)
+        self.link(link, settlementWasConfirmed: delivery.id, nil)
     }
 
     private var isRabbit: Bool { arguments.address.hasPrefix("/queue/") }
