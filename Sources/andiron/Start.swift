@@ -66,10 +66,13 @@ struct Start: ParsableCommand {
     @Option(help: "Folder of the storage account: containers, receipts, queues (default: storage in the app).")
     var storage: String?
 
-    @Option(help: "Port of the storage folder's Blob service; 0 is any free one (default: 10000).")
+    @Option(
+        parsing: .unconditional, help: "Port of the storage folder's Blob service; 0 is any free one (default: 10000).")
     var blobPort: Int?
 
-    @Option(help: "Port of the storage folder's Queue service; 0 is any free one (default: 10001).")
+    @Option(
+        parsing: .unconditional, help: "Port of the storage folder's Queue service; 0 is any free one (default: 10001)."
+    )
     var queuePort: Int?
 
     @Option(help: "Write every record as NDJSON to this file as well.")

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -752,3 +753,29 @@ def test_concurrency_is_what_host_json_says(app, start):
     host = noted.start()
     assert host.call("GET", "/admin/host/config").json["blobs"] == {
         "maxDegreeOfParallelism": 16, "batchSize": 9, "newBatchThreshold": 7, "poisonBlobThreshold": 5}
+
+
+def test_many_large_blobs_do_not_raise_memory_by_their_contents(app, start):
+    noted = Recorded(app, start, extensions={"blobs": {"maxDegreeOfParallelism": 4}})
+    blob_function(app, "Note", "incoming/{name}", bundle="builtin:size")
+    large = app.folder / "large"
+    large.write_bytes(b"x" * 4_000_000)
+    host = noted.start("--log-file", str(app.folder / "log.ndjson"))
+    host.log = app.folder / "log.ndjson"
+    for number in range(250):
+        os.link(large, noted.incoming / f"{number}")
+    until(lambda: len(host.records("invocation_completed")) >= 250, "all of them")
+    peak = next(int(line.split()[1]) for line in open(f"/proc/{host.process.pid}/status") if line.startswith("VmHWM"))
+    assert peak < 150_000, f"{peak} kB, with 1 000 000 kB of blobs"
+
+
+def test_a_port_that_is_taken_is_said_and_the_folder_goes_on(noted):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        host = noted.start("--blob-port", str(port), "--queue-port", "-1")
+        assert f"the Blob service is not served on port {port}" in host.printed()
+        assert "blob" not in host.info and "queue" not in host.info
+        (noted.incoming / "a").write_text("a")
+        noted.settled(1)

@@ -107,3 +107,14 @@ def test_the_functions_route_names_what_failed(repository, start):
     invalid = host.post("/api/DigitsScore", b'{"data": "\xff"}')
     assert invalid.status == 400
     assert "Input cannot be decoded as UTF-8" in invalid.text
+
+
+def test_a_digit_dropped_into_the_folder_is_scored(repository, start):
+    host = start(repository)
+    incoming = repository / "storage" / "incoming"
+    until(incoming.is_dir, "the container")
+    (incoming / "7.json").write_bytes((ROOT / "samples" / "bundles" / "digits" / "sample-input.json").read_bytes())
+    scored = repository / "storage" / "scored" / "7.json"
+    until(scored.exists, "the result")
+    assert json.loads(scored.read_text()) == sample("digits", "expected-output.json")
+    host.stop()
