@@ -23,18 +23,18 @@ extension RedisAddress {
         if user != nil || password != nil {
             credentials = "\(Self.encoded(user ?? "")):\(Self.encoded(password ?? ""))@"
         }
-        if let path = endpoint.unixPath { return "unix://\(credentials)\(path)?db=\(database)" }
+        if let path = endpoint.unixPath { return "unix://\(credentials)\(Self.encoded(path, but: "/"))?db=\(database)" }
         var text = "\(usesTLS ? "rediss" : "redis")://\(credentials)\(endpoint)/\(database)"
         if usesTLS, !verifiesCertificate { text += "?ssl_cert_reqs=none" }
         if usesTLS, verifiesCertificate, let authorityFile { text += "?ssl_ca_certs=\(Self.encoded(authorityFile))" }
         return text
     }
 
-    static func encoded(_ text: String) -> String {
+    static func encoded(_ text: String, but plain: String = "") -> String {
         let digits = Array("0123456789ABCDEF")
         return text.utf8.map { byte in
             let isPlain = (0x30...0x39).contains(byte) || (0x41...0x5A).contains(byte) || (0x61...0x7A).contains(byte)
-            return isPlain || "-._~".utf8.contains(byte)
+            return isPlain || ("-._~" + plain).utf8.contains(byte)
                 ? String(UnicodeScalar(byte)) : "%\(digits[Int(byte >> 4)])\(digits[Int(byte & 15)])"
         }.joined()
     }

@@ -87,7 +87,8 @@ extension RedisAddress {
             port = number
         }
         if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
-        guard !host.contains(where: { $0.isWhitespace || "/@[]?#".contains($0) }) else {
+        // By bytes: a combining character would hide the one before it.
+        guard host.utf8.allSatisfy({ (0x21...0x7E).contains($0) && !"/@[]?#\"'".utf8.contains($0) }) else {
             throw .connectionString("'\(host)' is no host name", remedy: "host:port,password=…,ssl=True")
         }
         endpoints.append(RedisEndpoint(host: String(host), port: port))

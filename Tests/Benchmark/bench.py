@@ -335,7 +335,7 @@ def main():
     global SECONDS, ROUNDS
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/reference/performance.md")
-    parser.add_argument("--only", choices=["http", "python", "scoring", "footprint", "storage"])
+    parser.add_argument("--only", choices=["http", "python", "scoring", "footprint", "storage", "redis"])
     parser.add_argument("--seconds", type=int, default=SECONDS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
@@ -355,6 +355,12 @@ def main():
                 results += part(folder / name)
         if results:
             sections.append(table(results))
+        if options.only in (None, "redis"):
+            import redis_bench
+
+            results, rows = redis_bench.redis_path(folder / "redis")
+            sections.append(table(results))
+            sections.append("| Redis | measured | goal |\n|---|---|---|\n" + "\n".join(f"| {a} | {b} | {c} |" for a, b, c in rows))
         if options.only in (None, "footprint"):
             (folder / "footprint").mkdir()
             rows = footprint(folder / "footprint")
@@ -374,4 +380,5 @@ def main():
 
 
 if __name__ == "__main__":
+    sys.modules["bench"] = sys.modules["__main__"]
     main()

@@ -16,6 +16,8 @@ let package = Package(
         .systemLibrary(name: "CCurl", path: "Sources/CCurl"),
         .systemLibrary(name: "CUV", path: "Sources/CUV"),
         .systemLibrary(name: "COpenSSL", path: "Sources/COpenSSL"),
+        .systemLibrary(name: "CHiredis", path: "Sources/CHiredis"),
+        .systemLibrary(name: "CZstd", path: "Sources/CZstd"),
         .target(name: "JSONText", path: "Sources/JSONText", swiftSettings: fuzzed),
         .target(name: "HTTPMessages", path: "Sources/HTTPMessages", swiftSettings: fuzzed),
         .target(name: "Diagnostics", dependencies: ["JSONText"], path: "Sources/Diagnostics"),
@@ -75,6 +77,12 @@ let package = Package(
             linkerSettings: link),
         .executableTarget(
             name: "frames", dependencies: ["CFuzzer", "WorkerFrames"], swiftSettings: fuzzed, linkerSettings: link),
+        .executableTarget(
+            name: "redis", dependencies: ["CFuzzer", "CHiredis", "Diagnostics", "EventLoops"], swiftSettings: fuzzed,
+            linkerSettings: link),
+        .executableTarget(
+            name: "stored", dependencies: ["CFuzzer", "CZstd", "EventLoops", "HTTPMessages", "Invocations"],
+            swiftSettings: fuzzed, linkerSettings: link),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,13 +1,15 @@
 """A real Redis of every kind in front of the model: TLS, users, replicas, clusters; and in bad shape."""
 
 import json
+import os
 import socket
+import subprocess
 import threading
 import time
 
 import pytest
 
-from conftest import until
+from conftest import ROOT, until
 from redis_servers import Certificates, Cluster, Redis, free_port
 
 COUNT = "calls = 0\ndef init(): pass\ndef run(data):\n    global calls\n    calls += 1\n    return [data, calls]\n"
@@ -353,3 +355,17 @@ def test_binary_keys_are_kept_apart(app, start, server):
         first = host.call("POST", "/api/Score", body, {"Content-Type": "application/octet-stream"})
         again = host.call("POST", "/api/Score", body, {"Content-Type": "application/octet-stream"})
         assert (first.status, first.body) == (again.status, again.body)
+
+
+def test_the_sample_server(app, start):
+    script = ROOT / "samples" / "redis" / "start.sh"
+    plain, secure = free_port(), free_port()
+    process = subprocess.Popen(
+        [script], stdout=subprocess.DEVNULL, env={**os.environ, "PLAIN_PORT": str(plain), "TLS_PORT": str(secure)})
+    try:
+        authority = ROOT / "samples" / "redis" / "certificates" / "ca.pem"
+        address = f"localhost:{secure},password=local-key,ssl=True,sslCaFile={authority}"
+        connected(begin(app, start, address))
+    finally:
+        process.kill()
+        process.wait()

@@ -40,6 +40,7 @@ import Testing
 
     @Test(arguments: [
         "redis://u:p@h:7000/3", "rediss://:a%2Fb%40@h:1/0?ssl_cert_reqs=none", "unix://u:p@/run/r.sock?db=2",
+        "unix:///a%3Fb%20c%25",
         "h:6380,password=k=,ssl=True,sslCaFile=/c a.pem", "localhost",
     ])
     func `the environment's URL leads to the same Redis`(text: String) throws {
@@ -78,7 +79,7 @@ import Testing
 
     @Test(arguments: [
         "", "password=x", "h:99999", "h:x", "http://h", "redis://h/x", "h,pasword=x", "h,defaultDatabase=x", "h,ssl=ja",
-        "h,sslProtocols=tls10", "redis://h?dbb=1", "unix://x", "a b:1", "h,protocol=3", "redis://h?protocol=3",
+        "h,sslProtocols=tls10", "redis://h?dbb=1", "unix://x", "a b:1", "é:1", "h,protocol=3", "redis://h?protocol=3",
         "redis://",
     ])
     func `what is no address is refused`(text: String) {

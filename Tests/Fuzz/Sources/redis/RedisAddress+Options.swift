@@ -1,0 +1,1 @@
+../../../../Sources/RedisClients/RedisAddress+Options.swift

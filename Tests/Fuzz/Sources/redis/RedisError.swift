@@ -1,0 +1,1 @@
+../../../../Sources/RedisClients/RedisError.swift

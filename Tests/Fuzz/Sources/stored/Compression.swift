@@ -1,0 +1,1 @@
+../../../../Sources/Scoring/Compression.swift
