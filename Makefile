@@ -5,7 +5,7 @@ SHELL := /bin/bash
 DEBIAN_BUILD := libuv1-dev libhiredis-dev libcurl4-openssl-dev libssl-dev libyaml-dev libsqlite3-dev pkg-config python3 python3-venv
 DEBIAN_TEST := redis-server rabbitmq-server
 # Images: unpacking them, and the registry and tools their tests use.
-DEBIAN_BUILD += libarchive-dev libzstd-dev zlib1g-dev
+DEBIAN_BUILD += libarchive-dev libzstd-dev zlib1g-dev libisal-dev
 DEBIAN_TEST += docker-registry skopeo umoci apache2-utils zstd
 DEBIAN_BENCH := nginx-light wrk
 DEBIAN_FUZZ := libhttp-parser-dev

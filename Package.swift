@@ -32,7 +32,7 @@ let package = Package(
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(
             name: "CArchive", pkgConfig: "libarchive",
-            providers: [.apt(["libarchive-dev", "libzstd-dev", "zlib1g-dev"])]),
+            providers: [.apt(["libarchive-dev", "libzstd-dev", "zlib1g-dev", "libisal-dev"])]),
         .target(name: "JSONText", swiftSettings: pure),
         .target(name: "HTTPMessages", swiftSettings: pure),
         .target(name: "AMQP", swiftSettings: strict),

@@ -11,7 +11,7 @@ final class LayerDecompressor {
     private let limits: UnpackLimits
     private let fail: (ImageError.Kind, String, String?) -> ImageError
     private var format = Format.unknown
-    private var stream = z_stream()
+    private var gzip: UnsafeMutablePointer<inflate_state>?
     private var zstd: OpaquePointer?
     private var input: [UInt8] = []
     private var inputPosition = 0
@@ -33,7 +33,7 @@ final class LayerDecompressor {
     }
 
     deinit {
-        if format == .gzip { inflateEnd(&stream) }
+        if let gzip { andiron_inflate_free(gzip) }
         if let zstd { ZSTD_freeDStream(zstd) }
     }
 
@@ -75,7 +75,8 @@ final class LayerDecompressor {
             if !hasMore { sourceHasEnded = true }
         }
         if input.starts(with: [0x1F, 0x8B]) {
-            guard andiron_inflate_gzip(&stream) == Z_OK else { throw fail(.store, "zlib has no memory", nil) }
+            gzip = andiron_inflate_new()
+            guard gzip != nil else { throw fail(.store, "there is no memory to decompress", nil) }
             format = .gzip
         } else if input.starts(with: [0x28, 0xB5, 0x2F, 0xFD]) {
             zstd = ZSTD_createDStream()
@@ -106,25 +107,23 @@ final class LayerDecompressor {
             // Members may follow each other, and zeros may follow the last one.
             while inputPosition < input.count, input[inputPosition] == 0 { inputPosition += 1 }
             if inputPosition == input.count { return 0 }
-            inflateReset(&stream)
+            andiron_inflate_again(gzip)
             memberHasEnded = false
         }
-        var produced = 0
-        var result = Z_OK
-        input.withUnsafeMutableBytes { memory in
-            stream.next_in = memory.baseAddress?.advanced(by: inputPosition).assumingMemoryBound(to: UInt8.self)
-            stream.avail_in = UInt32(memory.count - inputPosition)
-            stream.next_out = buffer.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            stream.avail_out = UInt32(buffer.count)
-            result = inflate(&stream, Z_NO_FLUSH)
-            inputPosition = memory.count - Int(stream.avail_in)
-            produced = buffer.count - Int(stream.avail_out)
+        var taken: UInt32 = 0
+        var made: UInt32 = 0
+        let result = input.withUnsafeBytes { memory in
+            andiron_inflate(
+                gzip, memory.baseAddress?.advanced(by: inputPosition).assumingMemoryBound(to: UInt8.self),
+                UInt32(memory.count - inputPosition), buffer.baseAddress?.assumingMemoryBound(to: UInt8.self),
+                UInt32(buffer.count), &taken, &made)
         }
-        if result == Z_STREAM_END { memberHasEnded = true }
-        guard result == Z_OK || result == Z_STREAM_END || result == Z_BUF_ERROR else {
+        inputPosition += Int(taken)
+        guard result >= 0 else {
             throw fail(.verification, "the gzip data is damaged", "the image was pushed wrong, or changed on its way")
         }
-        return produced
+        if result == 1 { memberHasEnded = true }
+        return Int(made)
     }
 
     private func inflateZstd(_ buffer: UnsafeMutableRawBufferPointer) throws(ImageError) -> Int {

@@ -335,7 +335,7 @@ def main():
     global SECONDS, ROUNDS
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/reference/performance.md")
-    parser.add_argument("--only", choices=["http", "python", "scoring", "footprint", "storage", "redis"])
+    parser.add_argument("--only", choices=["http", "python", "scoring", "footprint", "storage", "redis", "images"])
     parser.add_argument("--seconds", type=int, default=SECONDS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
@@ -369,6 +369,10 @@ def main():
             (folder / "storage").mkdir()
             rows = storage.section(sys.modules[__name__], folder / "storage")
             sections.append("| blobs | measured | goal |\n|---|---|---|\n" + "\n".join(f"| {a} | {b} | {c} |" for a, b, c in rows))
+        if options.only in (None, "images"):
+            done = subprocess.run([sys.executable, ROOT / "Tests/Benchmark/images.py"], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            sections.append(done.stdout.strip())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     text = f"{machine()}; medians of {ROUNDS} rounds of {SECONDS} s, 32 connections.\n\n" + "\n\n".join(sections)
