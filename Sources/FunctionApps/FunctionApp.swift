@@ -110,6 +110,13 @@ public struct FunctionApp: Sendable {
             broken: [], problems: problems, isHostBroken: false)
     }
 
+    /// The same app with other problems.
+    public func with(problems: [ConfigurationProblem]) -> FunctionApp {
+        FunctionApp(
+            folder: folder, configuration: configuration, settings: settings, localHost: localHost, functions: functions,
+            broken: broken, problems: problems, isHostBroken: isHostBroken)
+    }
+
     /// The immediate sub-folders that hold a function.json, of the app and of its `functions` folder.
     private static func functionFolders(of folder: String) -> [(name: String, path: String)] {
         var found: [(name: String, path: String)] = []

@@ -3,7 +3,7 @@ internal import Scoring
 internal import ConfigurationFiles
 internal import Diagnostics
 internal import EventLoops
-internal import FunctionApps
+public import FunctionApps
 internal import Invocations
 
 /// Why an app is not warm.
@@ -20,6 +20,17 @@ extension FunctionHost {
     /// Whether the app in a folder comes from an image: no host.json, and settings that name one.
     public nonisolated static func comesFromImage(_ folder: String, _ environment: [String: String]) -> Bool {
         ImageApp.isWanted(folder: folder, environment: environment)
+    }
+
+    /// The app in a folder as far as the disk knows it: one from an image has settings, which are checked, and no functions.
+    public nonisolated static func appOnDisk(_ folder: String, _ environment: [String: String]) -> FunctionApp {
+        guard comesFromImage(folder, environment) else {
+            return FunctionApp.load(folder: folder, environment: environment)
+        }
+        let app = FunctionApp.awaitingImage(folder: folder, environment: environment)
+        var problems = app.problems
+        _ = ContainerSettings(app.settings, folder: folder, problems: &problems)
+        return app.with(problems: problems)
     }
 
     func report(_ problems: [ConfigurationProblem]) {

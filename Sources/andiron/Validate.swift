@@ -29,7 +29,8 @@ struct Validate: ParsableCommand {
     }
 
     func run() throws {
-        let app = FunctionApp.load(folder: location.folder(), environment: processEnvironment())
+        let (folder, environment) = (location.folder(), processEnvironment())
+        let app = FunctionHost.appOnDisk(folder, environment)
         var problems: [any HostError] = app.problems
 
         for function in app.functions {

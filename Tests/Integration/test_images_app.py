@@ -246,6 +246,17 @@ def test_an_image_that_is_no_app_says_so(place, start):
     assert "there is no host.json in '/home/site/wwwroot'" in answer.json["message"]
 
 
+def test_validate_checks_the_settings_of_an_app_without_files(place):
+    folder = place.app("package:v1", WEBSITES_CONTAINER_START_TIME_LIMIT="9", WEBSITES_PORT="70000", WEBSITES_ENABLE_APP_SERVICE_STORAGE="true")
+    done = place.run("validate", folder)
+    assert "from 10 to 1800" in done.stderr and "from 1 to 65535" in done.stderr and "hides the functions" in done.stderr
+    assert "0 errors, 3 warnings" in done.stdout
+    for limit in ("10", "1800"):
+        assert "0 warnings" in place.run("validate", place.app("package:v1", WEBSITES_CONTAINER_START_TIME_LIMIT=limit)).stdout
+    assert "1 warnings" in place.run("validate", place.app("package:v1", WEBSITES_CONTAINER_START_TIME_LIMIT="1801")).stdout
+    assert "several containers" in place.run("validate", place.app("x", DOCKER_CUSTOM_IMAGE_NAME="COMPOSE|abc")).stderr
+
+
 # Packaging.
 
 def inspect(place, reference, *more):

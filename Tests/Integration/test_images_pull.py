@@ -330,7 +330,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(registry, proxy, puller):
 @pytest.mark.parametrize("name, fault, code, words", [
     ("corrupted", r.corrupted(2000), "AN9007", ""),
     ("corrupted-end", r.corrupted(-1), "AN9007", ""),
-    ("endless", r.endless, "AN9007", "more than the promised"),
+    ("endless", r.endless, "AN9007", ""),
     ("slow", r.slow, "AN9010", "time limit"),
     ("silent", r.silent, "AN9010", "time limit"),
     ("gone", r.cut(0), "AN9002", "127.0.0.1"),
