@@ -113,7 +113,8 @@ public struct FunctionApp: Sendable {
     /// The same app with other problems.
     public func with(problems: [ConfigurationProblem]) -> FunctionApp {
         FunctionApp(
-            folder: folder, configuration: configuration, settings: settings, localHost: localHost, functions: functions,
+            folder: folder, configuration: configuration, settings: settings, localHost: localHost,
+            functions: functions,
             broken: broken, problems: problems, isHostBroken: isHostBroken)
     }
 

@@ -5,6 +5,7 @@ import ConfigurationFiles
 import Diagnostics
 import FunctionApps
 import Glibc
+import Hosting
 import Invocations
 import JSONText
 

@@ -352,7 +352,7 @@ def test_blobs_that_do_not_come_as_they_should(registry, proxy, puller, name, fa
 
 @pytest.mark.parametrize("name, fault, code, words", [
     ("m-html", r.status(200, ("Content-Type", "text/html"), body=b"<html>"), "AN9005", "text/html"),
-    ("m-schema1", r.of("GET", r.status(200, ("Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws"), body=b'{"schemaVersion":1}')),
+    ("m-schema1", r.status(200, ("Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws"), body=b'{"schemaVersion":1}'),
      "AN9006", "has not been supported yet"),
     ("m-storm", r.status(503), "AN9012", "503"),
     ("m-busy", r.status(429, ("Retry-After", "3600")), "AN9012", "3600 s"),
