@@ -17,6 +17,8 @@ public final class RemoteAccount: BlobStore {
     private var timer: LoopTimer?
     /// Receipts known to be complete, so that each is asked for once.
     private var completed: Set<ReceiptKey> = []
+    /// Functions whose receipts have been listed: a start asks for pages of them, not for each.
+    private var listed: Set<String> = []
     /// Where a container's scan goes on that did not fit into one cycle.
     private var continuations: [String: String] = [:]
 
@@ -212,6 +214,7 @@ extension RemoteAccount: BlobSource {
 
     public func rescan(_ container: String) {
         completed.removeAll()
+        listed.removeAll()
         poll(container)
     }
 
@@ -247,6 +250,38 @@ extension RemoteAccount: BlobSource {
         return ReceiptStanding(state: state, attempts: value("attempts").flatMap { Int($0) } ?? 0)
     }
 
+    /// Takes all complete receipts of a function into memory, a page at a time.
+    private func listReceipts(of function: String) async throws(StorageError) {
+        let prefix = "blobreceipts/\(hostID())/Host.Functions.\(function)/"
+        var marker = ""
+        repeat {
+            var query = [
+                (name: "restype", value: "container"), ("comp", "list"), ("include", "metadata"),
+                ("maxresults", "5000"),
+                ("prefix", prefix),
+            ]
+            if !marker.isEmpty { query.append(("marker", marker)) }
+            let response = try await send("GET", "/\(Self.hostContainer)", query: query, accepting: [200, 404])
+            guard response.status == 200, let leaves = XMLReader.leaves(of: response.body) else { return }
+            var name = ""
+            marker = ""
+            for leaf in leaves {
+                switch leaf.name.lowercased() {
+                case "name": name = leaf.isEncoded ? PercentCoding.decode(leaf.text.utf8) ?? leaf.text : leaf.text
+                case "completed" where leaf.text.lowercased() == "true":
+                    let parts = name.dropFirst(prefix.count).split(separator: "/", maxSplits: 2).map(String.init)
+                    guard name.hasPrefix(prefix), parts.count == 3 else { continue }
+                    remember(
+                        ReceiptKey(
+                            function: function, container: parts[1], name: parts[2],
+                            etag: parts[0].filter { $0 != "\"" }))
+                case "nextmarker": marker = leaf.text
+                default: break
+                }
+            }
+        } while !marker.isEmpty && completed.count < Self.completedLimit
+    }
+
     private func remember(_ key: ReceiptKey) {
         if completed.count >= Self.completedLimit { completed.removeAll() }
         completed.insert(key)
@@ -264,6 +299,10 @@ extension RemoteAccount: BlobSource {
         .awaiting { [self] in
             var left: [FoundBlob] = []
             do throws(StorageError) {
+                if !listed.contains(function) {
+                    try await listReceipts(of: function)
+                    listed.insert(function)
+                }
                 for blob in blobs {
                     let key = ReceiptKey(function: function, container: container, name: blob.name, etag: blob.etag)
                     if try await standing(key)?.state ?? .attempted == .attempted { left.append(blob) }
