@@ -56,7 +56,7 @@ class Redis:
         folder.mkdir(exist_ok=True)
         port = ["--port", str(self.port)]
         if certificate:
-            port = ["--port", "0", "--tls-port", str(self.port), "--tls-cert-file", certificate[0], "--tls-key-file", certificate[1], "--tls-auth-clients", "no", "--tls-ca-cert-file", certificate[0]]
+            port = ["--port", "0", "--tls-port", str(self.port), "--tls-cert-file", certificate[0], "--tls-key-file", certificate[1], "--tls-auth-clients", "no", "--tls-ca-cert-file", str(pathlib.Path(certificate[0]).with_name("ca.pem"))]
         self.arguments = ["redis-server", *port, "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *arguments]
         if cluster:
             self.arguments += ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--cluster-config-file", "nodes.conf"]

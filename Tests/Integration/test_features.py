@@ -117,5 +117,5 @@ def test_keys_all_over_a_cluster(app, start, server):
 def test_a_wrong_section_is_explained(app, start):
     app.function("Score", ECHO, features={"format": "csv", "mising": "body", "fields": ["a"]})
     host = start(app)
-    texts = json.dumps(host.records("config_error"))
+    texts = until(lambda: len(r := host.records("config_error")) >= 3 and json.dumps(r), "the mistakes")
     assert "one of json, hash, float32" in texts and "missing" in texts and "belongs to the format 'hash'" in texts

@@ -369,3 +369,81 @@ def test_the_sample_server(app, start):
     finally:
         process.kill()
         process.wait()
+
+
+class Slow:
+    """Passes bytes on to a server, each way after a delay."""
+
+    def __init__(self, port, delay):
+        self.target, self.delay = port, delay
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self.target))
+            for one, other, delay in ((near, far, 0), (far, near, self.delay)):
+                threading.Thread(target=self.copy, args=(one, other, delay), daemon=True).start()
+
+    def copy(self, one, other, delay):
+        try:
+            while data := one.recv(65536):
+                time.sleep(delay)
+                other.sendall(data)
+        except OSError:
+            pass
+
+    def stop(self):
+        self.listener.close()
+
+
+def test_a_redis_200_ms_away_delays_nothing(app, start, server):
+    redis = server()
+    slow = Slow(redis.port, 0.2)
+    host = begin(app, start, f"127.0.0.1:{slow.port}", maxEntries=0, singleFlightAcrossHosts=False)
+    connected(host)
+    waits = []
+    for number in range(30):
+        answer = host.post("/api/Score", f"x{number}")
+        assert answer.status == 200
+        waits.append(answer.timing["cache_lookup"])
+        time.sleep(0.02)
+    # Each that asked Redis waited for 5 ms (a busy machine may add some); most did not ask.
+    assert max(waits) < 60 and sorted(waits)[15] < 2, waits
+    assert "left alone" in host.call("GET", "/readyz?verbose").text
+    slow.stop()
+
+
+def test_a_replica_alone_serves_what_it_has(app, start, server):
+    primary = server()
+    replica = server(Redis, "--replicaof", "127.0.0.1", str(primary.port))
+    until(lambda: replica.info("master_link_status") == "up", "the replica")
+    host = begin(app, start, f"127.0.0.1:{primary.port}")
+    connected(host)
+    first = host.post("/api/Score", "a").json
+    until(lambda: replica.number("DBSIZE") > 1, "the value on the replica")
+    host.stop()
+    host = start(app, environment={"RedisConnectionString": f"127.0.0.1:{replica.port}"})
+    connected(host)
+    assert "only reads" in host.call("GET", "/readyz?verbose").text
+    again = until(lambda: (r := host.post("/api/Score", "a")) and r.headers["x-cache"] == "HIT" and r, "the hit")
+    assert again.json == first
+    for number in range(5):
+        assert host.post("/api/Score", f"new{number}").status == 200
+
+
+def test_a_cluster_with_tls_whose_nodes_are_numbers(app, start, server, certificates):
+    cluster = server(Cluster, certificate=certificates.sign("cluster", "DNS:localhost"))
+    address = f"localhost:{cluster.nodes[0].port},ssl=True,sslCaFile={certificates.authority}"
+    host = begin(app, start, address, maxEntries=0)
+    until(lambda: "3 of 3 nodes" in host.call("GET", "/readyz?verbose").text, "all nodes")
+    before = count(cluster)
+    for number in range(20):
+        host.post("/api/Score", number)
+    until(lambda: count(cluster) >= before + 20, "the values")
+    assert [host.post("/api/Score", number).headers["x-cache"] for number in range(20)] == ["HIT"] * 20
