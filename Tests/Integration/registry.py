@@ -279,11 +279,13 @@ def corrupted(at):
 
 
 def endless(handler, answer):
+    """The right bytes, and then more and more: nothing but their number is wrong."""
     handler.send_response_only(200)
     handler.send_header("Transfer-Encoding", "chunked")
     handler.end_headers()
     handler.close_connection = True
     try:
+        handler.wfile.write(b"%x\r\n" % len(answer.content) + answer.content + b"\r\n")
         for _ in range(10_000):
             handler.wfile.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
     except OSError:

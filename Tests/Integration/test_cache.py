@@ -1,5 +1,7 @@
 """The inference cache, in memory and in a real Redis."""
 
+import contextlib
+import http.client
 import json
 import socket
 import threading
@@ -168,9 +170,11 @@ def test_several_hosts_compute_once(app, start, redis, tmp_path_factory):
     """Two hosts that share a Redis: the second waits for the first one's result."""
     slow = "import os, time\ndef init(): pass\ndef run(data):\n    time.sleep(0.5)\n    return os.getpid()\n"
     environment = {"RedisConnectionString": f"127.0.0.1:{redis.port}"}
-    app.function("Score", slow)
     other = App(tmp_path_factory.mktemp("other"))
-    other.function("Score", slow)
+    for one in (app, other):
+        # What Redis may add is more here: past the limit each host computes on its own, which is right and not this.
+        one.write("host.json", {"version": "2.0", "inferenceCache": {"redisTimeout": "00:00:02"}})
+        one.function("Score", slow)
     hosts = [start(one, environment=environment) for one in (app, other)]
     for number, host in enumerate(hosts):
         host.post("/api/Score", f"warm{number}")
@@ -186,8 +190,12 @@ def test_several_hosts_compute_once(app, start, redis, tmp_path_factory):
     # A host that dies while it computes holds nobody up for long.
     name = [k for k in redis.command("KEYS", "andiron:*").decode().split("\r\n") if k.startswith("andiron:") and not k.endswith("lock")][0]
     assert ":Score:" in name
-    body = threading.Thread(target=lambda: hosts[0].post("/api/Score", "left"), daemon=True)
-    body.start()
+
+    def call_the_one_that_dies():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            hosts[0].post("/api/Score", "left")
+
+    threading.Thread(target=call_the_one_that_dies, daemon=True).start()
     time.sleep(0.2)
     hosts[0].process.kill()
     begun = time.monotonic()

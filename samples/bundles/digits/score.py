@@ -19,8 +19,7 @@ def init():
 def run(data):
     pixels = numpy.array(json.loads(data)["data"], dtype=numpy.float64)
     probabilities = model.predict_proba(pixels)
-    best = probabilities.argmax(axis=1)
     return {
-        "digit": model.classes_[best].tolist(),
-        "probability": [round(float(row[index]), 4) for row, index in zip(probabilities, best)],
+        "digit": model.classes_[probabilities.argmax(axis=1)].tolist(),
+        "probability": probabilities.max(axis=1).round(4).tolist(),
     }
