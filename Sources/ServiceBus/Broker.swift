@@ -35,7 +35,7 @@ public final class Broker {
     private var ticker: LoopTimer?
     private var randomWords: [UInt64] = []
     var cachedByteCount = 0
-    private var compacting: (segment: UInt32, isCopied: Bool)?
+    private var isCompacting = false
     private var lastFailure: Int64 = 0
     /// Connections that are not read while the disk catches up.
     private var throttled: [BrokerConnection] = []
@@ -212,7 +212,7 @@ public final class Broker {
         let now = now
         for queue in queues.values where queue.tick(now) { isBusy = true }
         compact()
-        if !isBusy, compacting == nil { ticker?.stop() }
+        if !isBusy, !isCompacting, storage?.segmentToCompact == nil { ticker?.stop() }
     }
 
     /// Random bits for lock tokens, drawn in bulk: one system call per token would cost more than the message.
@@ -327,21 +327,19 @@ public func wallMilliseconds() -> Int64 {
 extension Broker {
     /// Copies what matters out of the oldest segment when that is little, a part per tick, then removes it.
     private func compact() {
-        guard let storage else { return }
-        if let current = compacting {
-            guard !storage.isWriting, !storage.hasPending else { return }
-            compacting = nil
-            if storage.segments.first?.number == current.segment { storage.removeFirstSegment() }
-            return
-        }
-        guard !storage.isWriting, let segment = storage.segmentToCompact else { return }
-        var lived = false
-        storage.scan(segment) { bytes, place in
-            if relocate(bytes, place) { lived = true }
-        }
-        _ = lived
+        // A group under way may belong to the segment before the last; older ones are complete.
+        guard let storage, !isCompacting, storage.segments.count > 2 || !storage.isWriting,
+            let segment = storage.segmentToCompact
+        else { return }
+        isCompacting = true
+        storage.scan(segment) { bytes, place in _ = relocate(bytes, place) }
+        effects.append(
+            .call { [self] failure in
+                isCompacting = false
+                guard failure == nil, storage.segments.first?.number == segment else { return }
+                storage.removeFirstSegment()
+            })
         turnEnd?.schedule()
-        compacting = (segment, true)
     }
 
     /// Appends a record again when it still matters.

@@ -25,7 +25,11 @@ enum LogGroup {
                 pwrite(descriptor, $0.baseAddress?.advanced(by: done), $0.count - done, offset + done)
             }
             if count < 0, errno == EINTR { continue }
-            guard count > 0 else { return cutBack(descriptor, offset, count == 0 ? ENOSPC : errno) }
+            guard count > 0 else {
+                let reason = cutBack(descriptor, offset, count == 0 ? ENOSPC : errno)
+                // There may be room for the group itself.
+                return room > 0 ? write(group, to: descriptor, at: offset) : reason
+            }
             done += count
         }
         guard fdatasync(descriptor) == 0 else { return cutBack(descriptor, offset, errno) }

@@ -39,6 +39,7 @@ final class MessageLog {
     }
 
     let folder: String
+    private let segmentLimit: Int
     private(set) var segments: Deque<Segment> = []
     private var descriptors: [UInt32: Int32] = [:]
     private let lockDescriptor: Int32
@@ -63,9 +64,11 @@ final class MessageLog {
     ///
     /// - Throws: ``ServiceBusError`` when another process has it, it is too new, or the disk fails.
     init(
-        folder: String, replay: (UnsafeRawBufferPointer, LogPlace) -> Void
+        folder: String, segmentByteCount: Int = MessageLog.segmentByteCount,
+        replay: (UnsafeRawBufferPointer, LogPlace) -> Void
     ) throws(ServiceBusError) {
         self.folder = folder
+        segmentLimit = segmentByteCount
         lockDescriptor = open(folder + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard lockDescriptor >= 0 else { throw .store(path: folder, reason: systemText()) }
         guard flock(lockDescriptor, LOCK_EX | LOCK_NB) == 0 else {
@@ -117,7 +120,7 @@ final class MessageLog {
     }
 
     private func beginGroup() {
-        if base >= Self.segmentByteCount, !isWriting {
+        if base >= segmentLimit {
             segments.append(Segment(number: segments[segments.count - 1].number + 1, byteCount: 0))
             base = 0
             reserved = 0
@@ -163,12 +166,14 @@ final class MessageLog {
         } then: { [self] failure in
             isWriting = false
             if let failure {
+                // A segment begun meanwhile goes with what was appended to it.
+                while segments[segments.count - 1].number != segment { segments.removeLast() }
                 base = offset
                 reserved = 0
                 done(SystemError(errno: failure, call: "write", subject: path(segment)))
                 return
             }
-            segments[segments.count - 1].byteCount = offset + group.count
+            segments[Int(segment - segments[0].number)].byteCount = offset + group.count
             if group.capacity < 1 << 20 {
                 spare = group
                 spare.removeAll(keepingCapacity: true)

@@ -143,11 +143,16 @@ extension MessageQueue {
         let keeps = broker.isInMemory || !entry.record.isEmpty
         table.update(sequence) { entry in
             entry.place = place
-            entry.record = keeps ? bytes : []
+            // Until it is on disk it cannot be read from there.
+            entry.record = bytes
         }
         broker.effects.append(
             .call { [self] failure in
-                guard failure != nil, let now = table[sequence], now.place == place else { return }
+                guard let now = table[sequence], now.place == place else { return }
+                if failure == nil {
+                    if !keeps { table.update(sequence) { $0.record = [] } }
+                    return
+                }
                 broker.count(entry.place, isLive: true)
                 table.update(sequence) { now in
                     now.place = entry.place

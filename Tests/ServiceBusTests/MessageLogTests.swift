@@ -125,6 +125,30 @@ func committed(_ log: MessageLog) async -> SystemError? {
         }
     }
 
+    @Test func `segments follow one another though commits never pause`() async throws {
+        try await onTheLoop {
+            let folder = Folder()
+            let log = try MessageLog(folder: folder.path, segmentByteCount: 4096) { _, _ in }
+            var places: [LogPlace] = []
+            for round in 0..<40 {
+                places.append(log.append([UInt8](repeating: UInt8(round), count: 500)))
+                // The next group is begun while this one is being written.
+                async let done = committed(log)
+                await sleep(for: .milliseconds(1))
+                if round % 2 == 0 { places.append(log.append([UInt8](repeating: 200, count: 500))) }
+                #expect(await done == nil)
+            }
+            if log.hasPending { _ = await committed(log) }
+            #expect(log.segments.count > 5)
+            for place in places { #expect(log.read(place)?.count == 500) }
+            log.close()
+            var found: [LogPlace] = []
+            let again = try MessageLog(folder: folder.path, segmentByteCount: 4096) { _, place in found.append(place) }
+            #expect(found == places && again.lostByteCount == 0)
+            again.close()
+        }
+    }
+
     @Test func `a second opener and a newer format are refused`() async throws {
         try await onTheLoop {
             let folder = Folder()
