@@ -6,7 +6,7 @@ DEBIAN_BUILD := libuv1-dev libhiredis-dev libcurl4-openssl-dev libssl-dev libyam
 DEBIAN_TEST := redis-server rabbitmq-server
 # Images: unpacking them, and the registry and tools their tests use.
 DEBIAN_BUILD += libarchive-dev libzstd-dev zlib1g-dev libisal-dev
-DEBIAN_TEST += docker-registry skopeo umoci apache2-utils zstd
+DEBIAN_TEST += docker-registry skopeo umoci apache2-utils zstd openssl
 DEBIAN_BENCH := nginx-light wrk
 DEBIAN_FUZZ := libhttp-parser-dev
 # Whole-program optimisation across the modules, and no exclusivity checks at run time: debug builds and tests

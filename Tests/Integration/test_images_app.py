@@ -373,3 +373,29 @@ def test_the_tutorial(repository, tmp_path):
     assert done.returncode == 0, done.stderr + done.stdout
     assert "[7]" in done.stdout
     assert "/package@sha256:" in done.stdout
+
+
+def test_a_package_with_a_blob_trigger_scores_dropped_files(place, start):
+    script = place.folder / "score.py"
+    script.write_text("import json\ndef init(): pass\ndef run(data): return {'length': len(data)}\n")
+    place.run("package", "--entry-script", script, "--trigger", "blob", "--input-path", "input/{blobname}.json",
+              "--output-path", "output/{blobname}_out.json", "--registry", place.registry.host, "--image-label", "blob",
+              "--username", USER, "--password", PASSWORD)
+    folder = place.app("package:blob", TriggerConnectionString="UseDevelopmentStorage=true", AzureWebJobsStorage="UseDevelopmentStorage=true")
+    host = begin(start, place, folder, wait=True)
+    (folder / "storage/input").mkdir(parents=True, exist_ok=True)
+    (folder / "storage/input/sample_input.json").write_text("[1, 2, 3]")
+    result = folder / "storage/output/sample_input_out.json"
+    until(result.exists, "the result")
+    assert json.loads(result.read_text()) == {"length": 9}, host.printed()
+
+
+def test_a_package_with_a_queue_trigger_scores_messages(place, start):
+    script = place.folder / "score.py"
+    script.write_text("def init(): pass\ndef run(data): return 'seen ' + data\n")
+    place.run("package", "--entry-script", script, "--trigger", "service_bus_queue", "--input-queue-name", "in", "--output-queue-name", "out",
+              "--registry", place.registry.host, "--image-label", "queue", "--username", USER, "--password", PASSWORD)
+    pulled = place.json("image", "pull", f"{place.registry.host}/package:queue", "--username", USER, "--password", PASSWORD)
+    folder = pathlib.Path(pulled["folder"], "home/site/wwwroot")
+    done = place.run("validate", folder)
+    assert "0 errors" in done.stdout, done.stderr
