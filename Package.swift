@@ -148,7 +148,8 @@ let package = Package(
         .executableTarget(
             name: "andiron",
             dependencies: [
-                "Hosting", "HTTPClients", "Images", "Resources", "Diagnostics", "EventLoops", "FunctionApps", "Bundles",
+                "RedisClients", "Hosting", "HTTPClients", "Images", "Resources", "Diagnostics", "EventLoops",
+                "FunctionApps", "Bundles",
                 "JSONText",
                 "ConfigurationFiles", "Invocations", "StorageAccounts", "DurableStores",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),

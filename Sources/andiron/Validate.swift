@@ -8,6 +8,7 @@ import Glibc
 import Hosting
 import Invocations
 import JSONText
+import RedisClients
 
 struct Validate: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -41,6 +42,21 @@ struct Validate: ParsableCommand {
                 problems += bundle.warnings
             } catch {
                 problems.append(error)
+            }
+        }
+        if let text = app.settings["RedisConnectionString"] {
+            do throws(RedisError) {
+                _ = try RedisAddress(text)
+            } catch {
+                problems.append(error)
+            }
+        } else {
+            for function in app.functions where function.features != nil {
+                problems.append(
+                    ConfigurationProblem(
+                        "AN6010", "'features' needs a Redis, and the app has no RedisConnectionString",
+                        remedy: "set RedisConnectionString in local.settings.json",
+                        place: SourcePlace(file: "\(function.name)/function.json"), isWarning: true))
             }
         }
         let isWarning = { (problem: any HostError) in (problem as? ConfigurationProblem)?.isWarning ?? false }

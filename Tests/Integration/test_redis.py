@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import ROOT, until
+from conftest import ROOT, andiron, until
 from redis_servers import Certificates, Cluster, Redis, free_port
 
 COUNT = "calls = 0\ndef init(): pass\ndef run(data):\n    global calls\n    calls += 1\n    return [data, calls]\n"
@@ -265,6 +265,14 @@ def test_a_wrong_connection_string_is_explained(app, start, address, words):
     record = until(lambda: [r for r in host.records("config_error") if r.get("code") == "AN6001"], "the mistake")[0]
     assert words in record["message"]
     assert host.post("/api/Score", "x").status == 200
+
+
+def test_validate_knows_the_connection_string(app):
+    app.function("Score", COUNT, features={})
+    assert "AN6010" in andiron("validate", str(app.folder)).stderr
+    app.write("local.settings.json", {"IsEncrypted": False, "Values": {"RedisConnectionString": "localhost,pasword=x"}})
+    done = andiron("validate", str(app.folder))
+    assert done.returncode == 78 and "AN6001" in done.stderr and "did you mean 'password'?" in done.stderr
 
 
 class Fake:
