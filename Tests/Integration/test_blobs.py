@@ -779,3 +779,32 @@ def test_a_port_that_is_taken_is_said_and_the_folder_goes_on(noted):
         assert "blob" not in host.info and "queue" not in host.info
         (noted.incoming / "a").write_text("a")
         noted.settled(1)
+
+
+def test_a_drained_host_starts_nothing_until_it_resumes(noted):
+    host = noted.start()
+    (noted.incoming / "before").write_text("before")
+    noted.settled(1)
+    assert host.call("POST", "/admin/host/drain").status == 202
+    until(lambda: host.call("GET", "/admin/host/drain/status").json["state"] == "Completed", "the drain")
+    (noted.incoming / "meanwhile").write_text("meanwhile")
+    assert noted.settled(1) == ["before"]
+    assert host.call("POST", "/admin/host/resume").json == {"state": "Running"}
+    assert noted.settled(2) == ["before", "meanwhile"]
+
+
+def test_a_changed_binding_listens_elsewhere_and_the_others_go_on(noted):
+    other = noted.app.folder / "other.txt"
+    blob_function(noted.app, "Other", "others/{name}", RECORDING.replace('os.environ["RUNS"]', repr(str(other))))
+    noted.start()
+    (noted.incoming / "one").write_text("one")
+    assert noted.settled(1) == ["one"]
+    blob_function(noted.app, "Note", "elsewhere/{name}", RECORDING)
+    elsewhere = noted.storage / "elsewhere"
+    until(elsewhere.is_dir, "the new container")
+    (elsewhere / "two").write_text("two")
+    assert noted.settled(2) == ["one", "two"]
+    (noted.incoming / "three").write_text("three")
+    assert noted.settled(2) == ["one", "two"], "the old path is not listened to any more"
+    (noted.storage / "others" / "four").write_text("four")
+    until(lambda: other.exists() and "four" in other.read_text(), "the function that did not change")
