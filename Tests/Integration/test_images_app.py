@@ -399,3 +399,21 @@ def test_a_package_with_a_queue_trigger_scores_messages(place, start):
     folder = pathlib.Path(pulled["folder"], "home/site/wwwroot")
     done = place.run("validate", folder)
     assert "0 errors" in done.stdout, done.stderr
+
+
+def test_a_push_to_the_real_registry_updates_the_app_by_its_notification(place, start, tmp_path):
+    port = r.free_port()
+    hook = "Basic " + r.base64.b64encode(b"$app:geheim").decode()
+    own = r.Registry(tmp_path / "notifying", extra=f"""notifications:
+  endpoints: [{{name: hook, url: 'http://127.0.0.1:{port}/docker/hook', timeout: 1s, threshold: 3, backoff: 1s, headers: {{Authorization: ['{hook}']}}}}]
+""")
+    place.registry = own
+    place.package("--image-label", "notified")
+    folder = place.app("package:notified", DOCKER_ENABLE_CI="true")
+    (folder / ".andiron").mkdir()
+    (folder / ".andiron/webhook-password").write_text("geheim")
+    host = begin(start, place, folder, "--port", str(port), wait=True)
+    assert host.port == port and host.post("/api/score", {}).json["version"] == "1"
+    place.package("--image-label", "notified", version="2")
+    until(lambda: host.post("/api/score", {}).json["version"] == "2", "the notified update")
+    own.stop()
