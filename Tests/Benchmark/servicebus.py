@@ -63,7 +63,7 @@ class Host:
 
 
 def load(url, mode, count, *options):
-    done = subprocess.run([str(LOAD), url, mode, str(count), *map(str, options)], capture_output=True, text=True, timeout=170)
+    done = subprocess.run([str(LOAD), url, mode, str(count), *map(str, options)], capture_output=True, text=True, timeout=40)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
