@@ -31,11 +31,15 @@ extension JSONValue {
         }
     }
 
-    /// An integer and a float are kept apart (`1` and `1.0` differ to a scoring script).
+    /// Past this, neighbouring integers are one 64-bit float.
+    private static let exactLimit = 9_007_199_254_740_992.0
+
+    /// `1`, `1.0` and `10e-1` are one value, as they are to `==` in Python.
     private static func canonicalNumber(_ digits: String) -> String {
         let isInteger = !digits.utf8.contains { $0 == UInt8(ascii: ".") || $0 | 0x20 == UInt8(ascii: "e") }
         if isInteger { return digits == "-0" ? "0" : digits }
         guard let value = Double(digits), value.isFinite else { return digits }
-        return value == 0 ? "0.0" : "\(value)"
+        guard value.rounded(.towardZero) == value, value.magnitude < exactLimit else { return "\(value)" }
+        return "\(Int(value))"
     }
 }
