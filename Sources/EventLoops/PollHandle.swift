@@ -11,13 +11,15 @@ public final class PollHandle {
     public init(
         descriptor: Int32, _ ready: @escaping @EventLoop (_ readable: Bool, _ writable: Bool) -> Void
     ) throws(SystemError) {
-        self.ready = ready
-        handle = .allocate(capacity: 1)
+        let handle = UnsafeMutablePointer<uv_poll_t>.allocate(capacity: 1)
         let status = uv_poll_init(EventLoop.executor.loop, handle, descriptor)
         guard status == 0 else {
+            // Before any property is set: once all are, `deinit` runs for an init that throws, and would close this.
             handle.deallocate()
             throw SystemError("uv_poll_init", status)
         }
+        self.handle = handle
+        self.ready = ready
         handle.pointee.data = Unmanaged.passUnretained(self).toOpaque()  // SAFETY: cleared in deinit.
     }
 

@@ -125,6 +125,21 @@ import Testing
         return Int(String(decoding: bytes[..<count], as: UTF8.self).split(separator: " ")[2]) ?? 0
     }
 
+    @Test func `what cannot be watched is an error and nothing else`() async throws {
+        // A file on disk cannot be polled.
+        let refused = try await onTheLoop {
+            let descriptor = open("/proc/self/exe", O_RDONLY)
+            defer { close(descriptor) }
+            do throws(SystemError) {
+                _ = try PollHandle(descriptor: descriptor) { _, _ in }
+                return false
+            } catch {
+                return true
+            }
+        }
+        #expect(refused)
+    }
+
     @Test func `a written file is seen when it is closed`() async throws {
         let folder = TemporaryFolder()
         let changes = try await onTheLoop {
