@@ -593,7 +593,6 @@ def test_bad_paths_and_connections_are_function_errors(app, start):
     app.function("Hello")
     host = start(app)
     assert host.call("GET", "/api/Hello").status == 200
-    text = host.printed()
     for message in [
         "Invalid blob trigger path 'con{x}/blob'. Container paths cannot contain {resolve} tokens.",
         "Invalid template '{name'. Missing closing bracket at position 1.",
@@ -602,7 +601,7 @@ def test_bad_paths_and_connections_are_function_errors(app, start):
         "'%Missing%' does not resolve to a value.",
         "Storage account connection string for 'Broken' is invalid: AccountKey is not Base64",
     ]:
-        assert message in text, message
+        until(lambda: message in host.printed(), message)
 
 
 def test_the_command_line_sees_the_folder_with_and_without_a_host(noted):
