@@ -80,6 +80,14 @@ def syncs(folder):
     return count
 
 
+def rabbit_rates(rabbit):
+    """What the peer sends, and sends and completes, a second; few messages, for it is slow where syncs are."""
+    url = f"{rabbit.url}//queue/bench"
+    theirs = load(url, "send", 5_000, "--window", 100)["rate"]
+    load(url, "receive", 5_000, "--window", 100)
+    return theirs, load(url, "both", 5_000, "--window", 100)["rate"]
+
+
 def rates(folder, rounds, rabbit):
     """Rates of each side, medians of rounds that alternate."""
     durable, memory = Host(folder / "durable"), Host(folder / "memory", "--servicebus-memory")
@@ -105,10 +113,13 @@ def rates(folder, rounds, rabbit):
             load(memory.url, "receive", 100_000, "--window", 100)
             note("memory both", load(memory.url, "both", 100_000, "--window", 100)["rate"])
             if rabbit:
-                url = f"{rabbit.url}//queue/bench"
-                theirs = load(url, "send", 15_000, "--window", 100)["rate"]
-                load(url, "receive", 15_000, "--window", 100)
-                their_both = load(url, "both", 10_000, "--window", 100)["rate"]
+                try:
+                    theirs, their_both = rabbit_rates(rabbit)
+                except (subprocess.TimeoutExpired, AssertionError) as error:
+                    # The peer's failure is told in its row and takes nothing from ours.
+                    print(f"RabbitMQ was not measured: {error}", file=sys.stderr)
+                    rabbit = None
+                    continue
                 note("rabbit send", theirs)
                 note("rabbit both", their_both)
                 note("send/rabbit", ours / theirs)
@@ -194,7 +205,9 @@ def main():
             ("in memory: send; send to completion", f"{r['memory send']:,.0f}/s; {r['memory both']:,.0f}/s", "150,000/s"),
             ("one send in flight, against appends with fdatasync", f"{r['one']:,.0f}/s, {r['one/raw']:.0%} of {r['raw']:,.0f}/s", "70%"),
         ]
-        if rabbit:
+        if "rabbit send" not in r:
+            rows.append(("RabbitMQ durable, and against it", "not measured", "3 ×"))
+        else:
             rows += [
                 ("RabbitMQ durable: send; send to completion", f"{r['rabbit send']:,.0f}/s; {r['rabbit both']:,.0f}/s", ""),
                 ("against it: send; send to completion", f"{r['send/rabbit']:.1f} ×; {r['both/rabbit']:.1f} ×", "3 ×"),
