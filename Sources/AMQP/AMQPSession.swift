@@ -2,8 +2,8 @@
 
 /// Orders deliveries and bounds the frames under way in both directions.
 public final class AMQPSession {
-    /// The connection; nil once that is gone.
-    public private(set) weak var connection: AMQPConnection?
+    /// The connection; nil once the session is over. A weak reference would slow down every use of it.
+    public private(set) var connection: AMQPConnection?
     let localChannel: UInt16
     var remoteChannel: UInt16?
     let localBegin: AMQPBegin
@@ -16,7 +16,7 @@ public final class AMQPSession {
     private var byRemoteHandle: [UInt32: AMQPLink] = [:]
     private var byLocalHandle: [UInt32: AMQPLink] = [:]
     /// Deliveries of ours that the peer has not settled.
-    private var sent: [UInt32: (link: AMQPLink, token: AMQPUUID)] = [:]
+    private var sent = NumberMap<(link: AMQPLink, token: AMQPUUID)>()
     /// Deliveries to us, as a client, whose settlement we told and the peer has not confirmed.
     private var settling: [UInt32: AMQPLink] = [:]
     /// The rest of a message that did not fit the peer's window.
@@ -82,10 +82,10 @@ public final class AMQPSession {
         guard disposition.isReceiver else { return confirmed(disposition) }
         // A range may claim four thousand million deliveries; only those that exist cost anything.
         let span = disposition.last &- disposition.first
-        if span < 4 {
+        if Int(span) < 4 || Int(span) < sent.count {
             for step in 0...span { settled(disposition.first &+ step, disposition) }
         } else {
-            let inRange = sent.keys.filter { $0 &- disposition.first <= span }
+            let inRange = sent.map { UInt32($0.number) }.filter { $0 &- disposition.first <= span }
             for id in inRange.sorted(by: { $0 &- disposition.first < $1 &- disposition.first }) {
                 settled(id, disposition)
             }
@@ -93,8 +93,8 @@ public final class AMQPSession {
     }
 
     private func settled(_ id: UInt32, _ disposition: AMQPDisposition) {
-        guard let (link, token) = sent[id] else { return }
-        if disposition.settled { sent[id] = nil }
+        guard let (link, token) = sent[UInt64(id)] else { return }
+        if disposition.settled { sent.remove(UInt64(id)) }
         link.handler?.link(
             link,
             deliveryDidSettle: AMQPSettlement(
@@ -196,7 +196,7 @@ public final class AMQPSession {
     func forget(_ link: AMQPLink) {
         byLocalHandle[link.localHandle] = nil
         if let remote = link.remoteHandle { byRemoteHandle[remote] = nil }
-        for (id, entry) in sent where entry.link === link { sent[id] = nil }
+        for (id, entry) in sent where entry.link === link { sent.remove(id) }
         for (id, owner) in settling where owner === link { settling[id] = nil }
         stalled.removeAll { $0.transfer.handle == link.localHandle }
     }
@@ -232,7 +232,7 @@ public final class AMQPSession {
         guard let connection else { return 0 }
         let id = nextDeliveryID
         nextDeliveryID &+= 1
-        if !settled { sent[id] = (link, token) }
+        if !settled { sent[UInt64(id)] = (link, token) }
         let transfer = AMQPTransfer(
             handle: link.localHandle, deliveryID: id, deliveryTag: tag, messageFormat: format, settled: settled)
         let start = connection.output.beginFrame(channel: localChannel)
@@ -280,7 +280,7 @@ public final class AMQPSession {
                 AMQPDisposition(isReceiver: !asSender, first: first, last: last, settled: isSettled, state: state)),
             channel: localChannel)
         guard asSender, isSettled else { return }
-        for step in 0...(last &- first) { sent[first &+ step] = nil }
+        for step in 0...(last &- first) { sent.remove(UInt64(first &+ step)) }
     }
 
     /// Client: tells the outcome of a delivery and waits for the peer to confirm it.
@@ -302,10 +302,11 @@ public final class AMQPSession {
         let ended = Array(byLocalHandle.values)
         byLocalHandle = [:]
         byRemoteHandle = [:]
-        sent = [:]
+        sent = NumberMap()
         settling = [:]
         stalled = []
         isEnded = true
         for link in ended { link.sessionEnded(error) }
+        connection = nil
     }
 }

@@ -29,10 +29,12 @@ extension AMQPWriter {
     /// Begins a frame and returns where; ``endFrame(_:)`` puts in its size.
     mutating func beginFrame(channel: UInt16, type: UInt8 = 0) -> Int {
         let start = bytes.count
-        number(UInt32(0))
-        octet(2)
-        octet(type)
-        number(channel)
+        append(upTo: 8) { cursor in
+            cursor.number(UInt32(0))
+            cursor.octet(2)
+            cursor.octet(type)
+            cursor.number(channel)
+        }
         return start
     }
 
@@ -135,26 +137,32 @@ extension AMQPDisposition {
 }
 
 extension AMQPTransfer {
+    /// Bytes the performative may have.
+    static let greatestByteCount = 96
+
     /// The performative; the payload follows it in the frame.
     func write(to writer: inout AMQPWriter) {
-        writer.composite(AMQPDescriptor.transfer, count: 11) { writer in
-            writer.uint(handle)
-            writer.uint(deliveryID)
+        writer.append(upTo: Self.greatestByteCount) { cursor in
+            cursor.described(AMQPDescriptor.transfer)
+            let list = cursor.begin(0xC0, count: 11)
+            cursor.uint(handle)
+            if let deliveryID { cursor.uint(deliveryID) } else { cursor.null() }
             if let deliveryTag {
-                writer.octet(0xA0)
-                writer.octet(UInt8(deliveryTag.count))
-                deliveryTag.append(to: &writer.bytes)
+                cursor.octet(0xA0)
+                cursor.octet(UInt8(deliveryTag.count))
+                deliveryTag.append(to: &cursor)
             } else {
-                writer.null()
+                cursor.null()
             }
-            writer.uint(messageFormat)
-            if let settled { writer.bool(settled) } else { writer.null() }
-            writer.bool(more)
-            writer.null()
-            writer.null()
-            writer.bool(false)
-            writer.bool(aborted)
-            writer.bool(false)
+            if let messageFormat { cursor.uint(messageFormat) } else { cursor.null() }
+            if let settled { cursor.bool(settled) } else { cursor.null() }
+            cursor.bool(more)
+            cursor.null()
+            cursor.null()
+            cursor.bool(false)
+            cursor.bool(aborted)
+            cursor.bool(false)
+            cursor.end(list)
         }
     }
 }

@@ -147,8 +147,8 @@ public struct AMQPTag: Equatable, Sendable {
 
     public var bytes: [UInt8] { withUnsafeBytes(of: words) { Array($0.prefix(count)) } }
 
-    func append(to output: inout [UInt8]) {
-        withUnsafeBytes(of: words) { output.append(contentsOf: $0.prefix(count)) }
+    func append(to cursor: inout AMQPCursor) {
+        withUnsafeBytes(of: words) { cursor.bytes(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
     }
 
     public static func == (left: Self, right: Self) -> Bool { left.bytes == right.bytes }
