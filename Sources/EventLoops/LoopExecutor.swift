@@ -16,7 +16,7 @@ protocol TurnEnd: AnyObject {
 /// Something to do once at the end of a turn of the loop, however often it is asked for in that turn.
 @EventLoop
 public final class TurnEndAction: TurnEnd {
-    private let action: @EventLoop () -> Void
+    private var action: @EventLoop () -> Void
     private var isScheduled = false
 
     /// Does nothing until ``schedule()``.
@@ -28,6 +28,9 @@ public final class TurnEndAction: TurnEnd {
         isScheduled = true
         EventLoop.executor.atTurnEnd(self)
     }
+
+    /// Drops the action for good; what it refers to may go.
+    public func cancel() { action = {} }
 
     func turnEnded() {
         isScheduled = false

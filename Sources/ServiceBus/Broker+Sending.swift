@@ -169,7 +169,7 @@ extension MessageQueue {
     /// Why nothing can be sent here; nil when it can.
     var refusesSends: AMQPError? {
         if isDeleted { return AMQPError("amqp:not-found", "'\(name)' was deleted") }
-        if kind != .queue || name.lowercased().contains("/subscriptions/") {
+        if kind != .queue || isSubscription {
             return AMQPError("amqp:not-allowed", "messages cannot be sent to '\(name)'")
         }
         if settings.status == "Disabled" || settings.status == "SendDisabled" {

@@ -69,8 +69,13 @@ public final class Broker {
     }
 
     private func prepare() {
-        turnEnd = TurnEndAction { [weak self] in self?.turnEnded() }
-        ticker = LoopTimer { [weak self] in self?.tick() }
+        turnEnd = TurnEndAction { [unowned self] in turnEnded() }
+        ticker = LoopTimer { [unowned self] in tick() }
+    }
+
+    isolated deinit {
+        turnEnd?.cancel()
+        for queue in queues.values { queue.release() }
     }
 
     /// Ends connections and closes the store; what was acknowledged is on disk already.
@@ -313,6 +318,7 @@ public final class Broker {
         for session in queue.sessions.values { count(session.statePlace, isLive: false) }
         _ = append(SmallRecord.named(RecordKind.deletion, queue: queue.id, number: 0, name: queue.name))
         for connection in connections.values { connection.queueWasDeleted(queue) }
+        queue.release()
         if let done { effects.append(.call(done)) }
     }
 }

@@ -234,6 +234,7 @@ extension BrokerConnection: @EventLoop AMQPConnectionHandler {
         guard !isOver else { return }
         if engine.hasOutput { stream.write(engine.takeOutput()) }
         end()
+        engine.streamEnded(nil)
         // The stream does not keep its reader, so it must not read for one that may be gone.
         stream.stopReading()
         let patience = LoopTimer { [self] in close(stream) }

@@ -88,6 +88,7 @@ public final class BusClient {
         engine.handler = nil
         engine.close()
         stream.write(engine.takeOutput())
+        engine.streamEnded(nil)
         stream.stopReading()
         stream.finish()
         self.engine = nil

@@ -41,9 +41,11 @@ public final class MessageQueue {
     let id: UInt32
     public let name: String
     let kind: Kind
+    /// Gets its messages from a topic.
+    let isSubscription: Bool
     unowned let broker: Broker
-    /// The queue a sub-queue belongs to.
-    private(set) weak var parent: MessageQueue?
+    /// The queue a sub-queue belongs to, until ``release()``. A weak reference would slow down every use of it.
+    private(set) var parent: MessageQueue?
     public internal(set) var settings: QueueSettings
     var definitionPlace = LogPlace.none
     private(set) var deadLetters: MessageQueue?
@@ -54,12 +56,12 @@ public final class MessageQueue {
     var table = MessageTable()
     var ready = ReadyList()
     var nextSequence: UInt64 = 1
-    var locks: [UInt64: MessageLock] = [:]
+    var locks = NumberMap<MessageLock>()
     var lockOrder: Deque<Due> = []
     var scheduled = DueList()
     var expiring = DueList()
     var sessions: [String: MessageSession] = [:]
-    var sessionOfMessage: [UInt64: MessageSession] = [:]
+    var sessionOfMessage = NumberMap<MessageSession>()
     var availableSessions: Deque<MessageSession> = []
     var sessionWaiters: [SessionWaiter] = []
     var history = DuplicateHistory()
@@ -82,6 +84,7 @@ public final class MessageQueue {
         self.broker = broker
         self.parent = parent
         self.kind = kind
+        isSubscription = name.lowercased().contains("/subscriptions/")
         guard kind == .queue else { return }
         deadLetters = MessageQueue(
             id: id + 1, name: name + "/$DeadLetterQueue", settings: QueueSettings(), broker: broker, parent: self,
@@ -89,6 +92,12 @@ public final class MessageQueue {
         transferDeadLetters = MessageQueue(
             id: id + 2, name: name + "/$Transfer/$DeadLetterQueue", settings: QueueSettings(), broker: broker,
             parent: self, kind: .transferDeadLetters)
+    }
+
+    /// Lets the sub-queues go, when the queue or the broker ends.
+    func release() {
+        deadLetters?.parent = nil
+        transferDeadLetters?.parent = nil
     }
 
     /// The queue whose settings govern locks here.
@@ -159,7 +168,7 @@ public final class MessageQueue {
 
     /// Offers a message to receivers, in its old place.
     func makeReady(_ sequence: UInt64) {
-        if let session = sessionOfMessage[sequence] {
+        if !sessionOfMessage.isEmpty, let session = sessionOfMessage[sequence] {
             session.ready.push(sequence)
             offer(session)
         } else {

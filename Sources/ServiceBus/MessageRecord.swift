@@ -159,49 +159,65 @@ public struct MessageRecord: Sendable {
 
     /// Appends the message as a receiver gets it: header, annotations, and the sender's bytes unchanged.
     func write(_ delivery: Delivery, to writer: inout AMQPWriter) {
-        var header = AMQPMessage.Header()
-        header.durable = isDurable
-        header.priority = priority
-        header.timeToLive = timeToLive == Self.noTimeToLive ? nil : timeToLive
-        header.firstAcquirer = delivery.isFirst
-        header.deliveryCount = delivery.deliveryCount
-        header.write(to: &writer)
-        if let token = delivery.lockToken {
-            writer.section(AMQPDescriptor.deliveryAnnotations)
-            writer.compound(0xD1, count: 2) { writer in
-                writer.symbol("x-opt-lock-token")
-                writer.uuid(token)
-            }
-        }
         let source = texts.source
-        let hasOrigin = enqueuedSequence != 0
-        var count = annotationCount + 3
-        if delivery.lockedUntil != nil { count += 1 }
-        if !source.isEmpty { count += 1 }
-        if hasOrigin { count += 1 }
-        writer.section(AMQPDescriptor.messageAnnotations)
-        writer.compound(0xD1, count: count * 2) { writer in
-            writer.bytes.append(contentsOf: bytes[annotations])
-            writer.symbol("x-opt-enqueued-time")
-            writer.timestamp(enqueuedAt)
-            writer.symbol("x-opt-sequence-number")
-            writer.long(Int64(bitPattern: sequence))
-            writer.symbol("x-opt-message-state")
-            writer.value(.int(Int32(delivery.state.rawValue)))
+        let start = writer.bytes.count
+        // Where the size of the message annotations stands, from `start`.
+        var size = 0
+        writer.append(upTo: 256) { cursor in
+            writeHeader(delivery, &cursor)
+            if let token = delivery.lockToken {
+                cursor.described(AMQPDescriptor.deliveryAnnotations)
+                let map = cursor.begin(0xC1, count: 2)
+                cursor.symbol("x-opt-lock-token")
+                cursor.uuid(token)
+                cursor.end(map)
+            }
+            cursor.described(AMQPDescriptor.messageAnnotations)
+            cursor.octet(0xD1)
+            size = cursor.count
+            cursor.number(UInt32(0))
+            let pairs =
+                annotationCount + 3 + (delivery.lockedUntil == nil ? 0 : 1) + (source.isEmpty ? 0 : 1)
+                + (enqueuedSequence == 0 ? 0 : 1)
+            cursor.number(UInt32(pairs * 2))
+            cursor.symbol("x-opt-enqueued-time")
+            cursor.timestamp(enqueuedAt)
+            cursor.symbol("x-opt-sequence-number")
+            cursor.long(Int64(bitPattern: sequence))
+            cursor.symbol("x-opt-message-state")
+            cursor.octet(0x71)
+            cursor.number(Int32(delivery.state.rawValue))
             if let until = delivery.lockedUntil {
-                writer.symbol("x-opt-locked-until")
-                writer.timestamp(until)
+                cursor.symbol("x-opt-locked-until")
+                cursor.timestamp(until)
             }
-            if !source.isEmpty {
-                writer.symbol("x-opt-deadletter-source")
-                writer.string(deadLetterSource)
-            }
-            if hasOrigin {
-                writer.symbol("x-opt-enqueue-sequence-number")
-                writer.long(Int64(bitPattern: enqueuedSequence))
+            if enqueuedSequence != 0 {
+                cursor.symbol("x-opt-enqueue-sequence-number")
+                cursor.long(Int64(bitPattern: enqueuedSequence))
             }
         }
-        writer.bytes.append(contentsOf: bytes[bareStart...])
+        if !source.isEmpty {
+            writer.symbol("x-opt-deadletter-source")
+            writer.string(deadLetterSource)
+        }
+        bytes.withUnsafeBytes { memory in
+            let annotations = annotations
+            if !annotations.isEmpty { writer.bytes.append(contentsOf: memory[annotations]) }
+            writer.overwrite(writer.bytes.count - start - size - 4, at: start + size)
+            writer.bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: memory[bareStart...]))
+        }
+    }
+
+    @inline(__always)
+    private func writeHeader(_ delivery: Delivery, _ cursor: inout AMQPCursor) {
+        cursor.described(AMQPDescriptor.header)
+        let list = cursor.begin(0xC0, count: 5)
+        cursor.bool(isDurable)
+        cursor.ubyte(priority)
+        if timeToLive == Self.noTimeToLive { cursor.null() } else { cursor.uint(timeToLive) }
+        cursor.bool(delivery.isFirst)
+        cursor.uint(delivery.deliveryCount)
+        cursor.end(list)
     }
 
     // MARK: Changed
@@ -283,11 +299,13 @@ enum SmallRecord {
     /// A message that is gone.
     @inline(__always)
     static func removal(queue: UInt32, sequence: UInt64) -> [UInt8] {
-        var bytes: [UInt8] = [RecordKind.removal, 0, 0, 0]
-        bytes.reserveCapacity(20)
-        withUnsafeBytes(of: queue.littleEndian) { bytes.append(contentsOf: $0) }
-        withUnsafeBytes(of: sequence.littleEndian) { bytes.append(contentsOf: $0) }
-        return bytes
+        [UInt8](unsafeUninitializedCapacity: 20) { memory, count in
+            let memory = UnsafeMutableRawBufferPointer(memory)
+            memory.storeBytes(of: UInt32(RecordKind.removal).littleEndian, as: UInt32.self)
+            memory.storeBytes(of: queue.littleEndian, toByteOffset: 4, as: UInt32.self)
+            memory.storeBytes(of: sequence.littleEndian, toByteOffset: 8, as: UInt64.self)
+            count = 16
+        }
     }
 
     /// A queue (or its end), a session's state, a remembered message id: a name and bytes.

@@ -44,7 +44,7 @@ extension MessageQueue {
     }
 
     func leaveSession(_ sequence: UInt64) {
-        guard let session = sessionOfMessage.removeValue(forKey: sequence) else { return }
+        guard !sessionOfMessage.isEmpty, let session = sessionOfMessage.remove(sequence) else { return }
         session.messageCount -= 1
         dropIfEmpty(session)
     }

@@ -1,4 +1,5 @@
 /// The compact index of a queue's messages by sequence number: 32 bytes each, in pages that go when empty.
+internal import AMQP
 
 /// What memory keeps of one message.
 struct MessageEntry {
@@ -37,7 +38,7 @@ struct MessageTable {
         var used = 0
     }
 
-    private var pages: [UInt64: Page] = [:]
+    private var pages = NumberMap<Page>()
     private(set) var count = 0
 
     subscript(sequence: UInt64) -> MessageEntry? {
@@ -92,7 +93,7 @@ struct MessageTable {
     /// Calls `body` with the numbers from `start` in order until it says to stop.
     func forEach(from start: UInt64 = 0, _ body: (UInt64, MessageEntry) -> Bool) {
         let first = start / UInt64(Self.pageCount)
-        for number in pages.keys.filter({ $0 >= first }).sorted() {
+        for number in pages.lazy.map(\.number).filter({ $0 >= first }).sorted() {
             guard let page = pages[number] else { continue }
             for (index, entry) in page.entries.enumerated() {
                 let sequence = number * UInt64(Self.pageCount) + UInt64(index)
