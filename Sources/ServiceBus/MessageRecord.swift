@@ -270,8 +270,11 @@ public struct MessageRecord: Sendable {
             }
         }
         record.bytes.withUnsafeMutableBytes { target in
-            bytes.withUnsafeBytes { target.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[4..<48])) }
-            bytes.withUnsafeBytes { target[2] = $0[2] }
+            bytes.withUnsafeBytes { source in
+                // From the queue's number to the enqueued sequence number.
+                for offset in 4..<48 { target[offset] = source[offset] }
+                target[2] = source[2]
+            }
         }
         record.deliveryCount = deliveryCount
         return record

@@ -93,6 +93,30 @@ def test_killed_at_any_moment_it_loses_nothing_and_brings_nothing_back(app, brok
         assert all(name.split(".")[0].isdigit() for name in seen - expected)
 
 
+def test_what_became_of_messages_is_known_after_a_restart(app, broker):
+    host = broker(config=servicebus_scenarios.CONFIG)
+    with client(host) as bus, bus.get_queue_sender("plain") as sender, bus.get_queue_receiver("plain") as receiver:
+        sender.send_messages([ServiceBusMessage(str(number), application_properties={"a": 1}) for number in range(5)])
+        dead, done, deferred, abandoned, _ = servicebus_scenarios.drain(receiver, 5)
+        receiver.dead_letter_message(dead, reason="why", error_description="because")
+        receiver.complete_message(done)
+        receiver.defer_message(deferred)
+        receiver.abandon_message(abandoned)
+    host.process.kill()
+    host.process.wait()
+    host = broker(config=servicebus_scenarios.CONFIG)
+    with client(host) as bus:
+        with bus.get_queue_receiver("plain") as receiver:
+            found = receiver.peek_messages(10)
+            assert [str(m) for m in found] == ["2", "3", "4"] and [m.state.value for m in found] == [1, 0, 0]
+            assert found[1].delivery_count == 1 and found[1].enqueued_time_utc == abandoned.enqueued_time_utc
+        with bus.get_queue_receiver("plain", sub_queue="deadletter") as receiver:
+            letter, = servicebus_scenarios.drain(receiver, 1)
+            assert str(letter) == "0" and letter.dead_letter_reason == "why" and letter.sequence_number == 1
+            assert letter.enqueued_time_utc == dead.enqueued_time_utc
+            receiver.complete_message(letter)
+
+
 def test_two_hosts_do_not_share_a_store(app, broker, start):
     broker()
     second = start(app, "--servicebus-port", "0")
