@@ -41,7 +41,11 @@ public struct ConfigurationFile: Sendable {
     public static let byteLimit = 4 << 20
 
     /// Parses text that has been read already.
-    public init(displayName: String, bytes: [UInt8]) throws(ConfigurationProblem) {
+    ///
+    /// - Parameter allowsTrailingCommas: takes a comma behind the last element, for files whose own reader does.
+    public init(
+        displayName: String, bytes: [UInt8], allowsTrailingCommas: Bool = false
+    ) throws(ConfigurationProblem) {
         self.displayName = displayName
         self.bytes = bytes
         guard bytes.count <= Self.byteLimit else {
@@ -50,7 +54,7 @@ public struct ConfigurationFile: Sendable {
                 place: SourcePlace(file: displayName))
         }
         do {
-            root = try JSONParser.parse(bytes, allowsComments: true)
+            root = try JSONParser.parse(bytes, allowsComments: true, allowsTrailingCommas: allowsTrailingCommas)
         } catch {
             throw ConfigurationProblem(
                 "AN2002", error.reason, remedy: "correct the JSON at this place; comments are allowed",
@@ -64,13 +68,15 @@ public struct ConfigurationFile: Sendable {
     }
 
     /// Reads and parses a file.
-    public init(path: String, displayName: String) throws(ConfigurationProblem) {
+    public init(
+        path: String, displayName: String, allowsTrailingCommas: Bool = false
+    ) throws(ConfigurationProblem) {
         guard let bytes = readFile(path, limit: Self.byteLimit + 1) else {
             throw ConfigurationProblem(
                 "AN2001", "the file cannot be read: \(String(cString: strerror(errno)))",
                 place: SourcePlace(file: displayName))
         }
-        try self.init(displayName: displayName, bytes: bytes)
+        try self.init(displayName: displayName, bytes: bytes, allowsTrailingCommas: allowsTrailingCommas)
     }
 
     /// Where a value stands.

@@ -146,7 +146,8 @@ final class EmbeddedBroker {
         guard let path = configurationPath else { return }
         let name = path.hasPrefix(appFolder + "/") ? String(path.dropFirst(appFolder.count + 1)) : path
         do throws(ConfigurationProblem) {
-            let configuration = EmulatorConfiguration(file: try ConfigurationFile(path: path, displayName: name))
+            let file = try ConfigurationFile(path: path, displayName: name, allowsTrailingCommas: true)
+            let configuration = EmulatorConfiguration(file: file)
             for problem in configuration.problems {
                 log(
                     HostEvent(

@@ -15,11 +15,13 @@ public struct JSONParser {
 
     private let bytes: [UInt8]
     private let allowsComments: Bool
+    private let allowsTrailingCommas: Bool
     private var position = 0
 
-    private init(_ bytes: [UInt8], allowsComments: Bool) {
+    private init(_ bytes: [UInt8], allowsComments: Bool, allowsTrailingCommas: Bool) {
         self.bytes = bytes
         self.allowsComments = allowsComments
+        self.allowsTrailingCommas = allowsTrailingCommas
     }
 
     /// Parses a whole document.
@@ -27,9 +29,12 @@ public struct JSONParser {
     /// - Parameters:
     ///   - bytes: UTF-8; a byte order mark is skipped.
     ///   - allowsComments: accepts `//` and `/* */`, as the Functions host does in its files.
+    ///   - allowsTrailingCommas: accepts a comma behind the last element, as the Service Bus emulator does in its file.
     /// - Throws: the first error, with its offset.
-    public static func parse(_ bytes: [UInt8], allowsComments: Bool = false) throws(JSONSyntaxError) -> JSONValue {
-        var parser = JSONParser(bytes, allowsComments: allowsComments)
+    public static func parse(
+        _ bytes: [UInt8], allowsComments: Bool = false, allowsTrailingCommas: Bool = false
+    ) throws(JSONSyntaxError) -> JSONValue {
+        var parser = JSONParser(bytes, allowsComments: allowsComments, allowsTrailingCommas: allowsTrailingCommas)
         if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { parser.position = 3 }
         let value = try parser.value(depth: 0)
         try parser.skipSpace()
@@ -112,6 +117,10 @@ public struct JSONParser {
         while true {
             try skipSpace()
             let nameOffset = position
+            if allowsTrailingCommas, byte == UInt8(ascii: "}"), !members.isEmpty {
+                position += 1
+                return members
+            }
             guard byte == UInt8(ascii: "\"") else {
                 throw failure(
                     byte == UInt8(ascii: "}") && !members.isEmpty
@@ -146,7 +155,13 @@ public struct JSONParser {
             elements.append(try value(depth: depth + 1))
             try skipSpace()
             switch byte {
-            case UInt8(ascii: ","): position += 1
+            case UInt8(ascii: ","):
+                position += 1
+                guard allowsTrailingCommas else { continue }
+                try skipSpace()
+                guard byte == UInt8(ascii: "]") else { continue }
+                position += 1
+                return elements
             case UInt8(ascii: "]"):
                 position += 1
                 return elements

@@ -28,6 +28,16 @@ import Testing
         #expect(throws: JSONSyntaxError.self) { try parse("{} // no") }
     }
 
+    @Test func `a comma behind the last element is accepted where allowed, and only one`() throws {
+        let value = try JSONParser.parse(Array(#"{"a":[1,2,],"b":{"c":1,},}"#.utf8), allowsTrailingCommas: true)
+        #expect(value["a"]?.elements?.count == 2 && value["b"]?["c"]?.integer == 1)
+        for text in ["[,]", "{,}", "[1,,]", #"{"a":1,,}"#] {
+            #expect(throws: JSONSyntaxError.self) {
+                try JSONParser.parse(Array(text.utf8), allowsTrailingCommas: true)
+            }
+        }
+    }
+
     @Test(arguments: [
         ("", 0), ("{", 1), ("{\"a\" 1}", 5), ("{\"a\":1,}", 7), ("[1 2]", 3), ("NaN", 0), ("01", 0), ("1.", 2),
         ("\"a", 0),
