@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 // memfd_create is declared only under _GNU_SOURCE, which must not be set: it changes types that Swift's

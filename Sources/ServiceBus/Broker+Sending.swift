@@ -40,13 +40,22 @@ extension Broker {
         if queue.settings.requiresDuplicateDetection {
             let id = record.messageID
             if !id.isEmpty {
-                if queue.history.contains(id) { return 0 }
+                let window = queue.settings.duplicateDetectionWindow
+                if queue.history.contains(id, since: now - window) { return 0 }
+                queue.history.forget(before: now - window) { count($0, isLive: false) }
                 let place = append(
                     SmallRecord.named(
                         RecordKind.duplicateID, queue: queue.id, number: UInt64(bitPattern: now), name: id))
                 queue.history.remember(id, at: now, place)
                 count(place, isLive: true)
-                needsTick()
+                queue.wake(at: now + window + 1)
+                effects.append(
+                    .call { [self] failure in
+                        // The sender is told that it failed, and must not be taken for its own double.
+                        guard failure != nil else { return }
+                        queue.history.drop(id, place)
+                        count(place, isLive: false)
+                    })
             }
         }
         if queue.settings.isTopic {

@@ -3,6 +3,7 @@ internal import AMQP
 public import Diagnostics
 public import EventLoops
 internal import Glibc
+internal import HeapModule
 internal import JSONText
 
 /// What happens when a change is on disk, or could not be put there.
@@ -32,7 +33,13 @@ public final class Broker {
     private var committing: [CommitEffect] = []
     private var toPump: [MessageQueue] = []
     private var turnEnd: TurnEndAction?
-    private var ticker: LoopTimer?
+    /// Queues with something to do at a time, earliest first; entries that a queue has overtaken are passed over.
+    private var wakeUps = Heap<WakeUp>()
+    private var alarm: WallTimer?
+    private(set) var alarmAt = Int64.max
+    private var compactor: LoopTimer?
+    /// What could not be written and must be, with the next commit.
+    private var owed: [@EventLoop () -> Void] = []
     private var randomWords: [UInt64] = []
     var cachedByteCount = 0
     private var isCompacting = false
@@ -41,11 +48,14 @@ public final class Broker {
     private var throttled: [BrokerConnection] = []
     var connections: [ObjectIdentifier: BrokerConnection] = [:]
     /// Milliseconds since 1970, read once per turn where it is used often.
-    var now: Int64 { wallMilliseconds() }
+    var now: Int64 { wallMilliseconds() &+ clockOffset }
+    /// Milliseconds by which this broker's clock is ahead of the wall's: tests move time with it.
+    var clockOffset: Int64 = 0
     /// Shared access keys by name; empty lets everyone in.
     public var keys: [String: String] = [:]
 
-    private static let tickInterval = Duration.milliseconds(50)
+    /// Between two segments that are copied, so that clients are served.
+    private static let compactionPause = Duration.milliseconds(50)
 
     /// Opens the store below `folder` and recovers what is in it; nil keeps everything in memory.
     ///
@@ -54,13 +64,14 @@ public final class Broker {
         self.log = log
         guard let folder else {
             storage = nil
-            prepare()
+            try prepare()
             return
         }
         var recovery = BrokerRecovery()
         storage = try MessageLog(folder: folder) { bytes, place in recovery.take(bytes, place) }
-        prepare()
+        try prepare()
         recovery.apply(to: self)
+        compactSoon()
         if let lost = storage?.lostByteCount, lost > 0 {
             log.log(
                 .warning, "the message store was cut short; it was recovered up to the last commit",
@@ -68,9 +79,14 @@ public final class Broker {
         }
     }
 
-    private func prepare() {
+    private func prepare() throws(ServiceBusError) {
         turnEnd = TurnEndAction { [unowned self] in turnEnded() }
-        ticker = LoopTimer { [unowned self] in tick() }
+        compactor = LoopTimer { [weak self] in self?.compact() }
+        do throws(SystemError) {
+            alarm = try WallTimer { [weak self] in self?.tick() }
+        } catch {
+            throw .store(path: storage?.folder ?? "", reason: error.message)
+        }
     }
 
     isolated deinit {
@@ -82,7 +98,8 @@ public final class Broker {
     public func close() {
         for connection in connections.values { connection.close() }
         connections = [:]
-        ticker = nil
+        alarm = nil
+        compactor = nil
         storage?.close()
     }
 
@@ -133,6 +150,11 @@ public final class Broker {
             if !effects.isEmpty { finish(nil) }
             return
         }
+        if !owed.isEmpty {
+            let writes = owed
+            owed = []
+            for write in writes { write() }
+        }
         committing = effects
         effects = []
         storage.commit { [self] failure in
@@ -150,6 +172,7 @@ public final class Broker {
             }
             turnEnd?.schedule()
             unthrottle(storage)
+            if storage.segments.count > 1 { compactSoon() }
         }
     }
 
@@ -160,20 +183,28 @@ public final class Broker {
     }
 
     private func run(_ effects: [CommitEffect], _ failure: SystemError?) {
-        let isOnDisk = failure == nil
-        for effect in effects {
-            switch effect {
-            case .enqueued(let queue, let sequence): queue.wasEnqueued(sequence, isOnDisk)
-            case .left(let queue, let sequence): queue.hasLeft(sequence, isOnDisk)
-            case .removedForDelivery(let queue, let sequence, let record, let delivery, let receiver):
-                queue.wasRemovedForDelivery(sequence, record, delivery, receiver, isOnDisk)
-            case .accepted(let link, let delivery): link.finish(delivery, isOnDisk ? .accepted : .rejected(.storeFull))
-            case .settled(let link, let delivery, let state):
-                link.confirm(delivery, isOnDisk ? state : .rejected(.storeFull))
-            case .call(let body): body(failure)
-            }
+        if failure == nil {
+            for effect in effects { run(effect, nil) }
+        } else {
+            // What failed is undone from the last to the first.
+            for effect in effects.reversed() { run(effect, failure) }
         }
         for connection in connections.values where connection.hasSettlements { connection.flushSettlements() }
+    }
+
+    @inline(__always)
+    private func run(_ effect: CommitEffect, _ failure: SystemError?) {
+        let isOnDisk = failure == nil
+        switch effect {
+        case .enqueued(let queue, let sequence): queue.wasEnqueued(sequence, isOnDisk)
+        case .left(let queue, let sequence): queue.hasLeft(sequence, isOnDisk)
+        case .removedForDelivery(let queue, let sequence, let record, let delivery, let receiver):
+            queue.wasRemovedForDelivery(sequence, record, delivery, receiver, isOnDisk)
+        case .accepted(let link, let delivery): link.finish(delivery, isOnDisk ? .accepted : .rejected(.storeFull))
+        case .settled(let link, let delivery, let state):
+            link.confirm(delivery, isOnDisk ? state : .rejected(.storeFull))
+        case .call(let body): body(failure)
+        }
     }
 
     private func report(_ failure: SystemError) {
@@ -206,18 +237,27 @@ public final class Broker {
 
     // MARK: Time
 
-    /// Has ``tick()`` run while something may become due.
-    func needsTick() {
-        guard let ticker, !ticker.isActive else { return }
-        ticker.start(after: Self.tickInterval, every: Self.tickInterval)
+    /// Has a queue's ``MessageQueue/tick(_:)`` run at a time.
+    func wake(_ queue: MessageQueue, at time: Int64) {
+        wakeUps.insert(WakeUp(at: time, queue: queue))
+        setAlarm(time)
     }
 
-    private func tick() {
-        var isBusy = false
+    private func setAlarm(_ time: Int64) {
+        guard time < alarmAt else { return }
+        alarmAt = time
+        alarm?.start(at: time &- clockOffset)
+    }
+
+    /// Has every queue do what is due by now: costs what is due, whatever waits.
+    func tick() {
+        alarmAt = .max
         let now = now
-        for queue in queues.values where queue.tick(now) { isBusy = true }
-        compact()
-        if !isBusy, !isCompacting, storage?.segmentToCompact == nil { ticker?.stop() }
+        while let first = wakeUps.min, first.at <= now {
+            wakeUps.removeMin()
+            if first.queue.wakesAt == first.at { first.queue.tick(now) }
+        }
+        if let next = wakeUps.min?.at { setAlarm(next) }
     }
 
     /// Random bits for lock tokens, drawn in bulk: one system call per token would cost more than the message.
@@ -257,7 +297,15 @@ public final class Broker {
         if settings.updatedAt == 0 { settings.updatedAt = settings.createdAt }
         let queue = MessageQueue(id: nextID, name: name, settings: settings, broker: self, parent: nil, kind: .queue)
         register(queue)
-        define(queue, then: done)
+        guard let done else {
+            define(queue)
+            return queue
+        }
+        define(queue) { [self] failure in
+            // Whoever was told that it failed finds nothing; what a binding needs is there all the same.
+            if failure != nil { remove(queue) }
+            done(failure)
+        }
         return queue
     }
 
@@ -265,6 +313,8 @@ public final class Broker {
         nextID = max(nextID, queue.id + 4)
         queues[queue.name.lowercased()] = queue
         byID[queue.id] = queue
+        queue.accessedAt = now
+        queue.watchIdleness()
     }
 
     /// A queue or sub-queue by number.
@@ -282,26 +332,58 @@ public final class Broker {
     public func update(
         _ queue: MessageQueue, _ settings: QueueSettings, then done: (@EventLoop (SystemError?) -> Void)? = nil
     ) {
+        let old = queue.settings
         queue.settings = settings
         queue.settings.updatedAt = now
-        define(queue, then: done)
+        queue.watchIdleness()
+        define(queue) { failure in
+            if failure != nil { queue.settings = old }
+            done?(failure)
+        }
     }
 
     /// Writes what a queue is, with the number its next message gets.
     func define(_ queue: MessageQueue, then done: (@EventLoop (SystemError?) -> Void)? = nil) {
-        count(queue.definitionPlace, isLive: false)
+        let old = queue.definitionPlace
         let next = max(
             queue.nextSequence, queue.deadLetters?.nextSequence ?? 0, queue.transferDeadLetters?.nextSequence ?? 0)
-        queue.definitionPlace = append(
+        let place = append(
             SmallRecord.named(
                 RecordKind.definition, queue: queue.id, number: next, name: queue.name, queue.settings.json))
-        count(queue.definitionPlace, isLive: true)
-        if let done { effects.append(.call(done)) }
+        queue.definitionPlace = place
+        count(old, isLive: false)
+        count(place, isLive: true)
+        effects.append(
+            .call { [self] failure in
+                if failure != nil, !queue.isDeleted {
+                    count(place, isLive: false)
+                    count(old, isLive: true)
+                    queue.definitionPlace = old
+                    // Without a definition its messages would not be found again.
+                    if old == .none, !isInMemory { owed.append { [self] in if !queue.isDeleted { define(queue) } } }
+                }
+                done?(failure)
+            })
     }
 
     /// Removes a queue with its messages; its links are told.
     public func delete(_ queue: MessageQueue, then done: (@EventLoop (SystemError?) -> Void)? = nil) {
-        guard queue.kind == .queue, queues.removeValue(forKey: queue.name.lowercased()) != nil else { return }
+        guard queue.kind == .queue, queues[queue.name.lowercased()] === queue else { return }
+        remove(queue)
+        writeDeletion(queue.id, queue.name)
+        if let done { effects.append(.call(done)) }
+    }
+
+    /// The word that a queue is gone; when it cannot be written it is tried again, or its messages would come back.
+    private func writeDeletion(_ id: UInt32, _ name: String) {
+        _ = append(SmallRecord.named(RecordKind.deletion, queue: id, number: 0, name: name))
+        effects.append(
+            .call { [self] failure in if failure != nil { owed.append { [self] in writeDeletion(id, name) } } })
+    }
+
+    /// Takes a queue out of memory; its links are told.
+    private func remove(_ queue: MessageQueue) {
+        queues[queue.name.lowercased()] = nil
         byID[queue.id] = nil
         queue.isDeleted = true
         count(queue.definitionPlace, isLive: false)
@@ -316,11 +398,19 @@ public final class Broker {
             part.table = MessageTable()
         }
         for session in queue.sessions.values { count(session.statePlace, isLive: false) }
-        _ = append(SmallRecord.named(RecordKind.deletion, queue: queue.id, number: 0, name: queue.name))
+        queue.history.forget(before: .max) { count($0, isLive: false) }
         for connection in connections.values { connection.queueWasDeleted(queue) }
         queue.release()
-        if let done { effects.append(.call(done)) }
     }
+}
+
+/// A time at which a queue has something to do.
+struct WakeUp: Comparable {
+    let at: Int64
+    let queue: MessageQueue
+
+    static func < (left: Self, right: Self) -> Bool { left.at < right.at }
+    static func == (left: Self, right: Self) -> Bool { left.at == right.at }
 }
 
 /// Milliseconds since 1970, UTC.
@@ -331,12 +421,17 @@ public func wallMilliseconds() -> Int64 {
 }
 
 extension Broker {
-    /// Copies what matters out of the oldest segment when that is little, a part per tick, then removes it.
+    /// Looks whether a segment is worth copying, once in a while.
+    func compactSoon() {
+        guard let compactor, !compactor.isActive, !isCompacting, storage?.segmentToCompact != nil else { return }
+        compactor.start(after: Self.compactionPause)
+    }
+
+    /// Copies what matters out of the oldest segment when that is little, then removes it.
     private func compact() {
+        guard let storage, !isCompacting, let segment = storage.segmentToCompact else { return }
         // A group under way may belong to the segment before the last; older ones are complete.
-        guard let storage, !isCompacting, storage.segments.count > 2 || !storage.isWriting,
-            let segment = storage.segmentToCompact
-        else { return }
+        guard storage.segments.count > 2 || !storage.isWriting else { return compactSoon() }
         isCompacting = true
         storage.scan(segment) { bytes, place in _ = relocate(bytes, place) }
         effects.append(
@@ -344,6 +439,7 @@ extension Broker {
                 isCompacting = false
                 guard failure == nil, storage.segments.first?.number == segment else { return }
                 storage.removeFirstSegment()
+                compactSoon()
             })
         turnEnd?.schedule()
     }
@@ -356,7 +452,11 @@ extension Broker {
         switch bytes[0] {
         case RecordKind.message:
             let sequence = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
-            guard let entry = queue.table[sequence], entry.place == place else { return false }
+            // One that is being removed has its removal in the log already: written again behind that it would come back.
+            // Should that commit fail, this one fails with it, and the segment stays.
+            guard let entry = queue.table[sequence], entry.place == place, !entry.flags.contains(.leaving) else {
+                return false
+            }
             var record = MessageRecord(bytes: Array(bytes))
             record.state = entry.state
             record.deliveryCount = entry.deliveryCount
@@ -365,20 +465,35 @@ extension Broker {
         case RecordKind.sessionState, RecordKind.duplicateID:
             guard let (_, number, name, _) = SmallRecord.read(bytes) else { return false }
             if bytes[0] == RecordKind.sessionState, let session = queue.sessions[name], session.statePlace == place {
-                count(place, isLive: false)
-                session.statePlace = append(Array(bytes))
-                count(session.statePlace, isLive: true)
+                move(place, Array(bytes)) { [weak session] old, new in
+                    if let session, session.statePlace == old { session.statePlace = new }
+                }
             } else if queue.history.place(of: name) == place {
-                count(place, isLive: false)
-                let new = append(
-                    SmallRecord.named(RecordKind.duplicateID, queue: id, number: number, name: name))
-                queue.history.relocate(name, new)
-                count(new, isLive: true)
+                move(place, SmallRecord.named(RecordKind.duplicateID, queue: id, number: number, name: name)) {
+                    queue.history.relocate(name, from: $0, to: $1)
+                }
             } else {
                 return false
             }
         default: return false
         }
         return true
+    }
+
+    /// Writes a small record again; `update` changes who points at it, and back when the commit fails.
+    private func move(
+        _ old: LogPlace, _ bytes: [UInt8], _ update: @escaping @EventLoop (_ from: LogPlace, _ to: LogPlace) -> Void
+    ) {
+        let new = append(bytes)
+        count(old, isLive: false)
+        count(new, isLive: true)
+        update(old, new)
+        effects.append(
+            .call { [self] failure in
+                guard failure != nil else { return }
+                count(new, isLive: false)
+                count(old, isLive: true)
+                update(new, old)
+            })
     }
 }

@@ -144,6 +144,7 @@ final class ConsumerLink: MessageReceiver, SettlementBatch {
     var canTake: Bool { link.credit > reserved && link.canSend }
 
     func reserve() { reserved += 1 }
+    func cancelReservation() { reserved -= 1 }
 
     func take(_ record: MessageRecord, _ delivery: MessageRecord.Delivery) {
         if !isPeekLock { reserved -= 1 }

@@ -249,6 +249,10 @@ final class OneTimeReceiver: MessageReceiver {
 
     var canTake: Bool { done != nil && !isReserved }
     func reserve() { isReserved = true }
+    func cancelReservation() {
+        isReserved = false
+        if timer?.isActive != true { end(nil) }
+    }
     func sessionLockWasLost() {}
 
     func take(_ record: MessageRecord, _ delivery: MessageRecord.Delivery) {

@@ -89,14 +89,19 @@ struct BrokerRecovery {
                 session.statePlace = state.place
                 broker.count(state.place, isLive: true)
             }
-            for item in recovered.history where item.at >= now - recovered.settings.duplicateDetectionWindow {
+            // Those that were copied to save space lie behind younger ones.
+            for item in recovered.history.sorted(by: { $0.at < $1.at })
+            where item.at >= now - recovered.settings.duplicateDetectionWindow {
+                if let copied = queue.history.place(of: item.id) { broker.count(copied, isLive: false) }
                 queue.history.remember(item.id, at: item.at, item.place)
                 broker.count(item.place, isLive: true)
             }
             for part in [queue, queue.deadLetters, queue.transferDeadLetters].compactMap({ $0 }) {
                 part.restore(tables[part.id] ?? MessageTable(), next: max(recovered.next, nexts[part.id] ?? 1))
             }
-            if !queue.history.isEmpty { broker.needsTick() }
+            if let oldest = queue.history.oldest {
+                queue.wake(at: oldest + recovered.settings.duplicateDetectionWindow)
+            }
         }
     }
 }

@@ -36,6 +36,7 @@ extension MessageQueue {
             if !lock.wasDeferred { change(sequence, to: .deferred) }
             table.update(sequence) { $0.flags.remove(.locked) }
             rewrite(sequence, changes)
+            if !lock.wasDeferred { broker.effects.append(.call { [self] in if $0 != nil { undoDeferral(sequence) } }) }
         case .deadLetter(let reason, let description, let changes):
             guard kind == .queue else {
                 return AMQPError("amqp:not-allowed", "a message in a dead-letter queue cannot be dead-lettered again")
@@ -51,6 +52,15 @@ extension MessageQueue {
         broker.effects.append(effect)
         trimLockOrder()
         return nil
+    }
+
+    /// The deferral could not be written: the receiver is told so, and the message comes again.
+    private func undoDeferral(_ sequence: UInt64) {
+        guard let entry = table[sequence], entry.state == .deferred, !entry.flags.contains(.locked) else { return }
+        count(.deferred, -1)
+        count(.active, 1)
+        table.update(sequence) { $0.state = .active }
+        makeReady(sequence)
     }
 
     private func isHeld(_ lock: MessageLock) -> Bool {
@@ -76,7 +86,19 @@ extension MessageQueue {
     func hasLeft(_ sequence: UInt64, _ isOnDisk: Bool) {
         if isOnDisk { return forget(sequence) }
         table.update(sequence) { $0.flags.remove(.leaving) }
-        if table[sequence]?.state == .active { makeReady(sequence) }
+        guard let entry = table[sequence] else { return }
+        let retry = broker.now + Self.retryDelay
+        switch entry.state {
+        case .active:
+            makeReady(sequence)
+            guard entry.expiresAt != .max else { return }
+            expiring.add(Due(at: max(entry.expiresAt, retry), sequence: sequence), wanted: .max) { _ in true }
+            wake(at: max(entry.expiresAt, retry))
+        case .scheduled:
+            scheduled.add(Due(at: retry, sequence: sequence), wanted: .max) { _ in true }
+            wake(at: retry)
+        case .deferred: break
+        }
     }
 
     /// A failed delivery: once more from the front, or to the dead letters when it was one too many.
@@ -132,28 +154,31 @@ extension MessageQueue {
 
     /// Moves a message to the end of the log, with the bytes given.
     func relocate(_ sequence: UInt64, _ bytes: [UInt8]) {
-        guard let entry = table[sequence] else { return }
+        guard let entry = table[sequence], !entry.flags.contains(.uncommitted) else { return }
         let place = broker.append(bytes)
-        if !entry.flags.contains(.uncommitted) {
-            broker.count(entry.place, isLive: false)
-            broker.count(place, isLive: true)
-            if !entry.record.isEmpty { broker.cachedByteCount += bytes.count - entry.record.count }
-        }
-        byteCount += bytes.count - (entry.record.isEmpty ? Int(entry.place.length) : entry.record.count)
-        let keeps = broker.isInMemory || !entry.record.isEmpty
+        broker.count(entry.place, isLive: false)
+        broker.count(place, isLive: true)
+        let growth = bytes.count - (entry.record.isEmpty ? Int(entry.place.length) : entry.record.count)
+        byteCount += growth
+        // Until it is on disk it cannot be read from there.
+        broker.cachedByteCount += bytes.count - entry.record.count
         table.update(sequence) { entry in
             entry.place = place
-            // Until it is on disk it cannot be read from there.
             entry.record = bytes
         }
         broker.effects.append(
             .call { [self] failure in
                 guard let now = table[sequence], now.place == place else { return }
                 if failure == nil {
-                    if !keeps { table.update(sequence) { $0.record = [] } }
+                    guard !broker.isInMemory, broker.cachedByteCount > ServiceBusLimits.cachedByteCount else { return }
+                    broker.cachedByteCount -= now.record.count
+                    table.update(sequence) { $0.record = [] }
                     return
                 }
+                broker.count(place, isLive: false)
                 broker.count(entry.place, isLive: true)
+                byteCount -= growth
+                broker.cachedByteCount += entry.record.count - now.record.count
                 table.update(sequence) { now in
                     now.place = entry.place
                     now.record = entry.record

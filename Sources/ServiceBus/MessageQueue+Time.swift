@@ -1,11 +1,69 @@
 /// What happens to messages by time alone: locks end, schedules come due, messages expire, ids are forgotten.
 internal import AMQP
 internal import DequeModule
+internal import Diagnostics
+internal import HeapModule
 internal import EventLoops
 
 extension MessageQueue {
-    /// Does what is due; returns whether anything may become due later.
-    func tick(_ now: Int64) -> Bool {
+    /// Messages that expire or come due in one go; the rest follows at once.
+    private static let portion = 10_000
+    /// What is due within this many milliseconds of the last time is done together.
+    private static let granularity: Int64 = 5
+    /// Message ids are forgotten together, this many milliseconds late at most: nobody sees when.
+    private static let forgetfulness: Int64 = 10_000
+    /// How long a change that could not be written waits to be tried again.
+    static let retryDelay: Int64 = 1000
+
+    /// Has ``tick(_:)`` run at a time, or earlier.
+    @inline(__always)
+    func wake(at time: Int64) {
+        guard time < wakesAt else { return }
+        wakesAt = time
+        broker.wake(self, at: time)
+    }
+
+    /// Does what is due, and asks to be woken for what is due next.
+    func tick(_ now: Int64) {
+        wakesAt = .max
+        guard !isGone else { return }
+        expireLocks(now)
+        var count = 0
+        while count < Self.portion, let sequence = scheduled.pop(until: now) {
+            activate(sequence)
+            count += 1
+        }
+        while count < Self.portion, let sequence = expiring.pop(until: now) {
+            guard let entry = table[sequence], entry.isReady, entry.expiresAt <= now, kind == .queue else { continue }
+            expire(sequence)
+            count += 1
+        }
+        history.forget(before: now - settings.duplicateDetectionWindow) { broker.count($0, isLive: false) }
+        expireSessions(now)
+        if pumpsAt <= now {
+            pumpsAt = .max
+            schedulePump()
+        }
+        guard !deleteIfIdle(now) else { return }
+        let next = nextDue
+        if next != .max { wake(at: max(next, now + Self.granularity)) }
+    }
+
+    private var nextDue: Int64 {
+        var next = min(pumpsAt, sessionLocks.min?.at ?? .max)
+        if let lock = lockOrder.first { next = min(next, lock.at) }
+        if let time = scheduled.next { next = min(next, time) }
+        if let time = expiring.next { next = min(next, time) }
+        if let time = history.oldest {
+            let end = time + settings.duplicateDetectionWindow
+            next = min(next, (end / Self.forgetfulness + 1) * Self.forgetfulness)
+        }
+        for waiter in sessionWaiters { next = min(next, waiter.until) }
+        if isDeletedWhenIdle { next = min(next, idleEnd) }
+        return next
+    }
+
+    private func expireLocks(_ now: Int64) {
         while let first = lockOrder.first {
             guard let lock = locks[first.sequence], lock.until == first.at else {
                 lockOrder.removeFirst()
@@ -16,16 +74,6 @@ extension MessageQueue {
             locks[first.sequence] = nil
             returnMessage(first.sequence, wasDeferred: lock.wasDeferred)
         }
-        while let sequence = scheduled.pop(until: now) { activate(sequence) }
-        while let sequence = expiring.pop(until: now) {
-            guard let entry = table[sequence], entry.isReady, entry.expiresAt <= now, kind == .queue else { continue }
-            expire(sequence)
-        }
-        history.forget(before: now - settings.duplicateDetectionWindow) { broker.count($0, isLive: false) }
-        var isBusy = expireSessions(now)
-        if deadLetters?.tick(now) ?? false { isBusy = true }
-        if transferDeadLetters?.tick(now) ?? false { isBusy = true }
-        return isBusy || !lockOrder.isEmpty || scheduled.next != nil || expiring.next != nil || !history.isEmpty
     }
 
     /// A scheduled message becomes an active one, with a new number.
@@ -40,6 +88,35 @@ extension MessageQueue {
         leave(sequence)
     }
 
+    // MARK: Idleness
+
+    private var isDeletedWhenIdle: Bool { kind == .queue && settings.autoDeleteOnIdle < QueueSettings.forever }
+    private var parts: [MessageQueue] { [self] + [deadLetters, transferDeadLetters].compactMap { $0 } }
+    /// Receivers wait, or messages for their time: then it is in use, whatever the clock says.
+    private var isInUse: Bool { scheduledCount > 0 || parts.contains { !$0.receivers.isEmpty } }
+    private var idleEnd: Int64 {
+        max(parts.map(\.accessedAt).max() ?? 0, settings.updatedAt) + settings.autoDeleteOnIdle
+    }
+
+    /// Plans the look at a queue that may go when nobody uses it.
+    func watchIdleness() {
+        if isDeletedWhenIdle { wake(at: idleEnd) }
+    }
+
+    /// Removes a queue that nobody has sent to, received from, looked into or changed for its time.
+    private func deleteIfIdle(_ now: Int64) -> Bool {
+        guard isDeletedWhenIdle, idleEnd <= now else { return false }
+        guard !isInUse else {
+            accessedAt = now
+            return false
+        }
+        broker.log.log(
+            .information, "a queue was deleted, as nobody had used it for its autoDeleteOnIdle",
+            [("queue", .text(name)), ("after", .text(ISODuration.text(settings.autoDeleteOnIdle)))])
+        broker.delete(self)
+        return true
+    }
+
     /// When a message enqueued at `start` expires.
     func expiry(of record: MessageRecord, from start: Int64) -> Int64 {
         let own = record.timeToLive == MessageRecord.noTimeToLive ? Int64.max : Int64(record.timeToLive)
@@ -51,26 +128,37 @@ extension MessageQueue {
 
 /// Message ids seen within a time.
 struct DuplicateHistory {
-    private var places: [String: LogPlace] = [:]
+    private var places: [String: (place: LogPlace, at: Int64)] = [:]
     private var order: Deque<(at: Int64, id: String)> = []
 
-    var isEmpty: Bool { order.isEmpty }
+    /// When the id that is forgotten first was seen.
+    var oldest: Int64? { order.first?.at }
 
-    func contains(_ id: String) -> Bool { places[id] != nil }
-    func place(of id: String) -> LogPlace? { places[id] }
+    /// Whether an id was seen at a time or after it.
+    func contains(_ id: String, since time: Int64) -> Bool { (places[id]?.at ?? .min) >= time }
+
+    func place(of id: String) -> LogPlace? { places[id]?.place }
 
     mutating func remember(_ id: String, at time: Int64, _ place: LogPlace) {
-        if places.updateValue(place, forKey: id) == nil { order.append((time, id)) }
+        places[id] = (place, time)
+        order.append((time, id))
     }
 
-    mutating func relocate(_ id: String, _ place: LogPlace) {
-        if places[id] != nil { places[id] = place }
+    mutating func relocate(_ id: String, from old: LogPlace, to new: LogPlace) {
+        if places[id]?.place == old { places[id]?.place = new }
+    }
+
+    /// Forgets an id whose message was not kept.
+    mutating func drop(_ id: String, _ place: LogPlace) {
+        if places[id]?.place == place { places[id] = nil }
     }
 
     mutating func forget(before time: Int64, _ dropped: (LogPlace) -> Void) {
         while let first = order.first, first.at < time {
             order.removeFirst()
-            if let place = places.removeValue(forKey: first.id) { dropped(place) }
+            guard let known = places[first.id], known.at == first.at else { continue }
+            places[first.id] = nil
+            dropped(known.place)
         }
     }
 }

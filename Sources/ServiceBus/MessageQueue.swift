@@ -1,6 +1,7 @@
 /// One queue (or one of its sub-queues): its messages, who waits for them, and what becomes of them.
 internal import AMQP
 internal import DequeModule
+internal import HeapModule
 public import EventLoops
 
 /// Takes messages from a queue: a link of the broker, a request over HTTP.
@@ -15,6 +16,8 @@ protocol MessageReceiver: AnyObject {
     func take(_ record: MessageRecord, _ delivery: MessageRecord.Delivery)
     /// A message chosen for receive-and-delete is being removed; it counts against the credit until it comes.
     func reserve()
+    /// The message could not be removed and does not come.
+    func cancelReservation()
     /// The lock on its session is lost.
     func sessionLockWasLost()
 }
@@ -50,7 +53,6 @@ public final class MessageQueue {
     var definitionPlace = LogPlace.none
     private(set) var deadLetters: MessageQueue?
     private(set) var transferDeadLetters: MessageQueue?
-    /// Rules of a subscription; a queue has none.
     var isDeleted = false
 
     var table = MessageTable()
@@ -64,10 +66,16 @@ public final class MessageQueue {
     var sessionOfMessage = NumberMap<MessageSession>()
     var availableSessions: Deque<MessageSession> = []
     var sessionWaiters: [SessionWaiter] = []
+    /// When held sessions may have run out; each held one is in here once.
+    var sessionLocks = Heap<SessionDue>()
     var history = DuplicateHistory()
     var receivers: [any MessageReceiver] = []
     private var nextReceiver = 0
     private var isPumping = false
+    /// When ``tick(_:)`` runs next; `.max` when nothing is due ever.
+    var wakesAt = Int64.max
+    /// When a delivery that could not be written is tried again.
+    var pumpsAt = Int64.max
     let tokenSecret = UInt64.random(in: .min ... .max)
 
     /// Messages by state, and their bytes.
@@ -99,6 +107,9 @@ public final class MessageQueue {
         deadLetters?.parent = nil
         transferDeadLetters?.parent = nil
     }
+
+    /// Whether it, or the queue it belongs to, was deleted.
+    var isGone: Bool { isDeleted || parent?.isDeleted ?? (kind != .queue) }
 
     /// The queue whose settings govern locks here.
     var governing: QueueSettings { parent?.settings ?? settings }
@@ -151,7 +162,7 @@ public final class MessageQueue {
             expiring.add(Due(at: entry.expiresAt, sequence: sequence), wanted: table.count) {
                 table[$0.sequence] != nil
             }
-            broker.needsTick()
+            wake(at: entry.expiresAt)
         }
         switch entry.state {
         case .active: makeReady(sequence)
@@ -160,7 +171,7 @@ public final class MessageQueue {
                 scheduled.add(Due(at: record.scheduledFor, sequence: sequence), wanted: scheduledCount) {
                     table[$0.sequence]?.state == .scheduled
                 }
-                broker.needsTick()
+                wake(at: record.scheduledFor)
             }
         case .deferred: break
         }
@@ -168,13 +179,17 @@ public final class MessageQueue {
 
     /// Offers a message to receivers, in its old place.
     func makeReady(_ sequence: UInt64) {
+        keepReady(sequence)
+        schedulePump()
+    }
+
+    private func keepReady(_ sequence: UInt64) {
         if !sessionOfMessage.isEmpty, let session = sessionOfMessage[sequence] {
             session.ready.push(sequence)
             offer(session)
         } else {
             ready.push(sequence)
         }
-        schedulePump()
     }
 
     // MARK: Facts
@@ -217,7 +232,10 @@ public final class MessageQueue {
         schedulePump()
     }
 
-    func remove(_ receiver: any MessageReceiver) { receivers.removeAll { $0 === receiver } }
+    func remove(_ receiver: any MessageReceiver) {
+        receivers.removeAll { $0 === receiver }
+        accessedAt = broker.now
+    }
 
     /// Delivers at the end of this turn.
     @inline(__always)
@@ -305,7 +323,7 @@ public final class MessageQueue {
     func note(_ lock: MessageLock, _ sequence: UInt64) {
         if lockOrder.count > 4 * locks.count + 4096 { lockOrder.removeAll { locks[$0.sequence]?.until != $0.at } }
         lockOrder.append(Due(at: lock.until, sequence: sequence))
-        broker.needsTick()
+        wake(at: lock.until)
     }
 
     /// Receive-and-delete: the message is gone from the disk, or stays.
@@ -315,7 +333,10 @@ public final class MessageQueue {
     ) {
         guard isOnDisk else {
             table.update(sequence) { $0.flags.remove(.leaving) }
-            makeReady(sequence)
+            receiver.cancelReservation()
+            keepReady(sequence)
+            pumpsAt = min(pumpsAt, broker.now + Self.retryDelay)
+            wake(at: pumpsAt)
             return
         }
         forget(sequence)

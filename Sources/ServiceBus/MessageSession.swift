@@ -1,5 +1,6 @@
 /// Sessions of a queue: messages that one receiver at a time takes in order, with a state beside them.
 internal import DequeModule
+internal import HeapModule
 internal import AMQP
 internal import EventLoops
 
@@ -17,8 +18,19 @@ final class MessageSession {
     var messageCount = 0
     /// Waits in the list of free sessions with messages.
     var isOffered = false
+    /// Has its place in ``MessageQueue/sessionLocks``.
+    var isTimed = false
 
     init(id: String) { self.id = id }
+}
+
+/// When a held session may run out.
+struct SessionDue: Comparable {
+    let at: Int64
+    let session: MessageSession
+
+    static func < (left: Self, right: Self) -> Bool { left.at < right.at }
+    static func == (left: Self, right: Self) -> Bool { left.at == right.at }
 }
 
 /// Somebody who waits for any session.
@@ -62,8 +74,10 @@ extension MessageQueue {
         granted: @escaping @EventLoop (MessageSession) -> Void, refused: @escaping @EventLoop (AMQPError) -> Void
     ) {
         if let id {
+            // One that has run out and was not looked at yet.
+            if let held = sessions[id], held.lockedUntil <= broker.now { lose(held) }
             let session = session(id)
-            guard session.receiver == nil || session.lockedUntil <= broker.now else {
+            guard session.receiver == nil else {
                 return refused(
                     AMQPError(
                         "com.microsoft:session-cannot-be-locked",
@@ -79,7 +93,7 @@ extension MessageQueue {
         }
         sessionWaiters.append(
             SessionWaiter(receiver: receiver, until: broker.now + wait, granted: granted, refused: refused))
-        broker.needsTick()
+        wake(at: broker.now + wait)
     }
 
     private func grant(
@@ -88,8 +102,12 @@ extension MessageQueue {
     ) {
         session.receiver = receiver
         session.lockedUntil = broker.now + settings.lockDuration
+        if !session.isTimed {
+            session.isTimed = true
+            sessionLocks.insert(SessionDue(at: session.lockedUntil, session: session))
+        }
+        wake(at: session.lockedUntil)
         granted(session)
-        broker.needsTick()
         schedulePump()
     }
 
@@ -129,21 +147,31 @@ extension MessageQueue {
     }
 
     /// Session locks that have run out, and waits that have lasted too long.
-    func expireSessions(_ now: Int64) -> Bool {
-        guard requiresSession else { return false }
-        var isBusy = false
-        for session in sessions.values {
-            guard let receiver = session.receiver else { continue }
-            isBusy = true
-            guard session.lockedUntil <= now else { continue }
-            release(session, countsAsFailure: true)
-            receiver.sessionLockWasLost()
+    func expireSessions(_ now: Int64) {
+        while let first = sessionLocks.min, first.at <= now {
+            sessionLocks.removeMin()
+            let session = first.session
+            if session.receiver != nil, session.lockedUntil > now {
+                // Renewed, or held by another by now.
+                sessionLocks.insert(SessionDue(at: session.lockedUntil, session: session))
+            } else {
+                session.isTimed = false
+                lose(session)
+            }
         }
-        for waiter in sessionWaiters where waiter.until <= now {
+        guard sessionWaiters.contains(where: { $0.until <= now }) else { return }
+        let late = sessionWaiters.filter { $0.until <= now }
+        sessionWaiters.removeAll { $0.until <= now }
+        for waiter in late {
             waiter.refused(AMQPError("com.microsoft:timeout", "no session became available in time"))
         }
-        sessionWaiters.removeAll { $0.until <= now }
-        return isBusy || !sessionWaiters.isEmpty
+    }
+
+    /// Takes a session from its receiver, whose time is over.
+    private func lose(_ session: MessageSession) {
+        guard let receiver = session.receiver else { return }
+        release(session, countsAsFailure: true)
+        receiver.sessionLockWasLost()
     }
 
     // MARK: State
@@ -151,15 +179,23 @@ extension MessageQueue {
     /// Sets or clears a session's state; `effect` runs when it is on disk.
     func setState(_ id: String, _ state: [UInt8]?, then effect: CommitEffect) {
         let session = session(id)
-        broker.count(session.statePlace, isLive: false)
-        session.state = state
-        session.stateChangedAt = broker.now
+        let old = (state: session.state, place: session.statePlace, changedAt: session.stateChangedAt)
         // The number tells a cleared state from an empty one.
-        session.statePlace = broker.append(
+        let place = broker.append(
             SmallRecord.named(
                 RecordKind.sessionState, queue: self.id, number: state == nil ? 0 : 1, name: id, state ?? []))
-        if state != nil { broker.count(session.statePlace, isLive: true) }
+        broker.count(old.place, isLive: false)
+        if state != nil { broker.count(place, isLive: true) }
+        session.state = state
+        session.stateChangedAt = broker.now
+        session.statePlace = state == nil ? .none : place
+        broker.effects.append(
+            .call { [self] failure in
+                guard failure != nil else { return dropIfEmpty(session) }
+                if state != nil { broker.count(place, isLive: false) }
+                broker.count(old.place, isLive: true)
+                (session.state, session.statePlace, session.stateChangedAt) = old
+            })
         broker.effects.append(effect)
-        dropIfEmpty(session)
     }
 }

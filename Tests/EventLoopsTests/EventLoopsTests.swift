@@ -20,6 +20,35 @@ import Testing
         #expect(count == 3)
     }
 
+    @Test func `an alarm goes off at its time of day, not when stopped, and at once when that is past`() async throws {
+        let (early, late) = try await onTheLoop {
+            let rang = Gate()
+            let counter = Counter()
+            let alarm = try WallTimer {
+                counter.value += 1
+                rang.open()
+            }
+            let now = { @EventLoop () -> Int64 in
+                var time = timespec()
+                clock_gettime(CLOCK_REALTIME, &time)
+                return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+            }
+            alarm.start(at: now() + 3_600_000)
+            alarm.start(at: now() + 1)
+            alarm.stop()
+            alarm.start(at: now() + 30)
+            let begin = now()
+            await rang.wait()
+            let waited = now() - begin
+            let again = Gate()
+            let second = try WallTimer { again.open() }
+            second.start(at: 5)
+            await again.wait()
+            return (waited, counter.value)
+        }
+        #expect(early >= 29 && late == 1)
+    }
+
     @Test func `work on the loop brings no job from another thread`() async throws {
         let hops = try await onTheLoop {
             let gate = Gate()
