@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <linux/openat2.h>
@@ -47,3 +48,5 @@ static inline locale_t andiron_utf8_locale(void) { return newlocale(LC_CTYPE_MAS
 static inline void andiron_use_locale(locale_t locale) { uselocale(locale); }
 // syncfs is declared only under _GNU_SOURCE.
 static inline int andiron_sync_file_system(int descriptor) { return (int)syscall(SYS_syncfs, descriptor); }
+// FICLONE of linux/fs.h: a copy that shares its blocks until one side is written; not every file system can.
+static inline int andiron_share_blocks(int to, int from) { return ioctl(to, _IOW(0x94, 9, int), from); }

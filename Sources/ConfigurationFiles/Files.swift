@@ -65,6 +65,21 @@ public func createFolders(_ path: String, mode: UInt32 = 0o755) throws(SystemErr
 /// The names in a folder, without `.` and `..`; empty when it cannot be read.
 public func folderEntries(_ path: String) -> [String] {
     guard let stream = opendir(path) else { return [] }
+    return entries(of: stream)
+}
+
+/// The same of an open folder, which stays open.
+public func folderEntries(of descriptor: Int32) -> [String] {
+    let copy = openat(descriptor, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard copy >= 0 else { return [] }
+    guard let stream = fdopendir(copy) else {
+        close(copy)
+        return []
+    }
+    return entries(of: stream)
+}
+
+private func entries(of stream: OpaquePointer) -> [String] {
     defer { closedir(stream) }
     var names: [String] = []
     while let entry = readdir(stream) {

@@ -15,6 +15,9 @@ public final class LineWriter: @unchecked Sendable {
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let condition: UnsafeMutablePointer<pthread_cond_t>
     private var buffer: [UInt8] = []
+    private var footer: [UInt8] = []
+    private var footerLineCount = 0
+    private var footerHasChanged = false
     private var skipped = 0
     private var isWaiting = false
     private var isClosing = false
@@ -51,6 +54,21 @@ public final class LineWriter: @unchecked Sendable {
         pthread_mutex_unlock(mutex)
     }
 
+    /// Lines that stay below all others on a terminal, as a display of progress does; none removes them.
+    ///
+    /// - Parameters:
+    ///   - lines: each shorter than the terminal is wide, or the next ones are drawn in the wrong place.
+    ///   - remaining: lines that take the place of the old ones for good.
+    public func setFooter(_ lines: [String], leaving remaining: [String] = []) {
+        pthread_mutex_lock(mutex)
+        for line in remaining { buffer += Array((line + "\n").utf8) }
+        footer = lines.flatMap { Array(($0 + "\n").utf8) }
+        footerLineCount = lines.count
+        footerHasChanged = true
+        if isWaiting { pthread_cond_signal(condition) }
+        pthread_mutex_unlock(mutex)
+    }
+
     /// Writes what is left and ends the thread.
     public func close() {
         pthread_mutex_lock(mutex)
@@ -62,9 +80,10 @@ public final class LineWriter: @unchecked Sendable {
     }
 
     private func run() {
+        var shownLineCount = 0
         while true {
             pthread_mutex_lock(mutex)
-            while buffer.isEmpty && !isClosing {
+            while buffer.isEmpty && !footerHasChanged && !isClosing {
                 isWaiting = true
                 pthread_cond_wait(condition, mutex)
                 isWaiting = false
@@ -74,8 +93,17 @@ public final class LineWriter: @unchecked Sendable {
             let lost = skipped
             skipped = 0
             let closing = isClosing
+            let (below, belowLineCount) = (footer, footerLineCount)
+            footerHasChanged = false
             pthread_mutex_unlock(mutex)
-            writeAll(lines)
+            if shownLineCount == 0, below.isEmpty {
+                writeAll(lines)
+            } else {
+                // Up to where the footer began, and everything from there on is written again.
+                let erasure = shownLineCount > 0 ? Array("\u{1B}[\(shownLineCount)A\u{1B}[J".utf8) : []
+                writeAll(erasure + lines + below)
+                shownLineCount = belowLineCount
+            }
             if lost > 0 { writeAll(Array("(\(lost) lines skipped: the output is slower than the host)\n".utf8)) }
             if closing { return }
             usleep(Self.gatherMicroseconds)

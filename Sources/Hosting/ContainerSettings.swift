@@ -13,14 +13,26 @@ struct ContainerSettings: Equatable {
     let password: String?
     /// `WEBSITES_CONTAINER_START_TIME_LIMIT`: seconds, 10 to 1800, default 230.
     let startTimeLimit: Duration
+    /// `WEBSITES_CONTAINER_STOP_TIME_LIMIT`: seconds running work may take to finish, 0 to 120.
+    let stopTimeLimit: Duration?
     /// `DOCKER_ENABLE_CI`: the registry's webhook updates the app.
     let updatesByWebhook: Bool
     /// How long a request waits for a cold start before it is told to come back.
     let requestWait: Duration
     /// `WEBSITE_SITE_NAME`, or the folder's name.
     let siteName: String
+    /// `SSL_CERT_FILE`: authorities trusted in place of the system's.
+    let certificateAuthorityFile: String?
 
     static let defaultStartTimeLimit = 230
+
+    /// Settings of App Service that are accepted, and why they change nothing.
+    static let withoutEffect = [
+        ("WEBSITES_PORT", "the host listens where --port says, and no container does"),
+        ("WEBSITE_WARMUP_PATH", "an app is warm when init() of every function has returned"),
+        ("WEBSITE_WARMUP_STATUSES", "an app is warm when init() of every function has returned"),
+        ("WEBSITE_PULL_IMAGE_OVER_VNET", "there is no virtual network"),
+    ]
 
     /// The name of the image an app's settings ask for; nil when they name none.
     static func imageName(in settings: AppSettings) -> String? {
@@ -57,13 +69,20 @@ struct ContainerSettings: Equatable {
             number(
                 "WEBSITES_CONTAINER_START_TIME_LIMIT", settings["WEBSITES_CONTAINER_START_TIME_LIMIT"], 10...1800,
                 Self.defaultStartTimeLimit))
-        _ = number(
-            "WEBSITES_CONTAINER_STOP_TIME_LIMIT", settings["WEBSITES_CONTAINER_STOP_TIME_LIMIT"], 0...120, 5)
+        stopTimeLimit = settings["WEBSITES_CONTAINER_STOP_TIME_LIMIT"].map { value in
+            .seconds(number("WEBSITES_CONTAINER_STOP_TIME_LIMIT", value, 0...120, 5))
+        }
+        let problemCount = problems.count
         _ = number("WEBSITES_PORT", settings["WEBSITES_PORT"], 1...65535, 80)
+        for (name, reason) in Self.withoutEffect where settings[name] != nil {
+            if name == "WEBSITES_PORT", problems.count > problemCount { continue }
+            warn("'\(name)' changes nothing here: \(reason)", nil)
+        }
         requestWait = .seconds(
             number("ANDIRON_COLD_START_WAIT", settings["ANDIRON_COLD_START_WAIT"], 0...1800, 60))
         updatesByWebhook = settings.isTrue("DOCKER_ENABLE_CI")
         let last = folder.split(separator: "/").last.map(String.init) ?? "app"
+        certificateAuthorityFile = settings["SSL_CERT_FILE"].flatMap(\.nonEmpty)
         siteName = settings["WEBSITE_SITE_NAME"].flatMap(\.nonEmpty) ?? last
         if settings.isTrue("WEBSITES_ENABLE_APP_SERVICE_STORAGE") {
             warn(
@@ -74,9 +93,11 @@ struct ContainerSettings: Equatable {
 
     /// How the registry is reached.
     func access(for reference: ImageReference, environment: [String: String]) -> RegistryAccess {
-        .choose(
+        var access = RegistryAccess.choose(
             for: reference.domain, serverURL: serverURL, username: username, passwords: password.map { [$0] } ?? [],
             environment: environment)
+        access.certificateAuthorityFile = certificateAuthorityFile
+        return access
     }
 
     /// The settings without which a registry that wants credentials refuses.

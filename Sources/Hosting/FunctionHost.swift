@@ -66,8 +66,8 @@ public final class FunctionHost {
     private var retiring = 0
     /// The image the app comes from, when it does.
     var imageApp: ImageApp?
-    /// Is told how an image comes along.
-    public var pullObserver: (@EventLoop (PullEvent) -> Void)?
+    /// Is told how an image comes along, and with nil that the pull is over.
+    public var pullObserver: (@EventLoop (PullEvent?) -> Void)?
     /// The image an app comes from, when it does.
     public var imageName: String? {
         imageApp.map { $0.settings?.image ?? app.settings["DOCKER_CUSTOM_IMAGE_NAME"] ?? "" }
@@ -398,7 +398,8 @@ public final class FunctionHost {
         drainState = .inProgress
         let deadline = Gate()
         let timer = LoopTimer { deadline.open() }
-        timer.start(after: options.shutdownTimeout)
+        timer.start(
+            after: options.shutdownTimeout ?? imageApp?.settings?.stopTimeLimit ?? StartOptions.defaultShutdownTimeout)
         loopTask { [self] in
             await listeners.stop()
             await dispatcher.waitUntilQuiet()
@@ -420,6 +421,7 @@ public final class FunctionHost {
         await stopped.wait()
         patience.stop()
         for runtime in runtimes { runtime.python?.pool?.kill() }
+        imageApp?.removeTrees()
         redis?.close()
         await storage.close()
         for client in busClients.values { client.close() }

@@ -41,6 +41,10 @@ final class ImageApp {
     /// Held while the image is used, so that nobody deletes it.
     private var useLock: Int32 = -1
     private var changed = Gate()
+    /// The tree that is in use, and the one that was made last.
+    private var tree: String?
+    private var newTree: String?
+    private var treeCount = 0
 
     /// Minutes a failing start is left alone, the first time and after.
     private static let backOff = [Duration.seconds(60), .seconds(120)]
@@ -128,7 +132,15 @@ final class ImageApp {
         do throws(ImageError) {
             let image = try await pull(settings, lines)
             if isStopped { return }
-            try await putToWork(image, settings, lines)
+            let lock = store.use(image.digest) ?? -1
+            do throws(ImageError) {
+                try await putToWork(image, settings, lines)
+            } catch {
+                if lock >= 0 { close(lock) }
+                throw error
+            }
+            if useLock >= 0 { close(useLock) }
+            useLock = lock
             failuresInARow = 0
             coldStart.end()
             announce(image)
@@ -142,9 +154,6 @@ final class ImageApp {
 
     /// What need not be done before the start: writing the layers to the disk for good, deleting what is too much.
     private func tidyUp(_ image: PulledImage) {
-        let old = useLock
-        useLock = store.use(image.digest) ?? -1
-        if old >= 0 { close(old) }
         let limit = host.app.settings["ANDIRON_IMAGE_STORE_BYTES"].flatMap { Int($0) } ?? ContentStore.defaultByteLimit
         let store = store
         loopTask {
@@ -194,7 +203,10 @@ final class ImageApp {
             host.pullObserver?(event)
         }
         self.puller = puller
-        defer { self.puller = nil }
+        defer {
+            self.puller = nil
+            host.pullObserver?(nil)
+        }
         lines.begin(reference)
         do throws(ImageError) {
             let image = try await puller.pull(reference, skipsBase: true)
@@ -226,8 +238,8 @@ final class ImageApp {
     private func putToWork(
         _ image: PulledImage, _ settings: ContainerSettings, _ lines: ContainerLog
     ) async throws(ImageError) {
-        let new = try content(of: image)
         coldStart.enter("load", log)
+        let new = try await content(of: image)
         lines.starting()
         let app = host.loadApp(content: new)
         host.report(app.problems)
@@ -251,6 +263,7 @@ final class ImageApp {
                 remedy: "the old image goes on; correct the new one and set it again")
         }
         content = new
+        tree = newTree
         host.install(app, prepared: warm.runtimes)
         become(.running(image))
         if let failure = warm.failure {
@@ -276,13 +289,13 @@ final class ImageApp {
         return true
     }
 
-    /// Where in an image the app is, and the settings it brings.
-    private func content(of image: PulledImage) throws(ImageError) -> AppContent {
+    /// Makes the app's own copy of its part of an image, and reads the settings it brings.
+    private func content(of image: PulledImage) async throws(ImageError) -> AppContent {
         let scriptRoot =
             host.app.settings["AzureWebJobsScriptRoot"] ?? image.configuration.variable("AzureWebJobsScriptRoot")
             ?? "/home/site/wwwroot"
-        let folder = image.root + absolutePath(scriptRoot, in: "/")
-        guard access(folder + "/host.json", F_OK) == 0 else {
+        let place = absolutePath(scriptRoot, in: "/")
+        guard access(image.root + place + "/host.json", F_OK) == 0 else {
             throw ImageError(
                 .notAnApp, image: "\(image.reference)", step: "load",
                 "there is no host.json in '\(scriptRoot)' of the image",
@@ -294,12 +307,49 @@ final class ImageApp {
             guard !Self.containerOnly.contains(name) else { continue }
             environment[name] = String(entry.dropFirst(name.count + 1))
         }
-        let packages = folder + "/.python_packages/lib/site-packages"
+        let packages = image.root + place + "/.python_packages/lib/site-packages"
         if isFolder(packages) { environment["PYTHONPATH"] = packages }
-        // Files of an image are shared; what Python makes of them is the app's.
+        // Packages of an image are shared; what Python makes of them is the app's.
         environment["PYTHONPYCACHEPREFIX"] = host.options.stateFolder + "/pycache"
-        return AppContent(folder: folder, environment: environment)
+        return AppContent(folder: try await writableTree(image, place) + place, environment: environment)
     }
+
+    /// A tree the app may write to, as it might in a container; those of earlier starts are thrown away.
+    private func writableTree(_ image: PulledImage, _ place: String) async throws(ImageError) -> String {
+        treeCount += 1
+        let name = "\(getpid())-\(treeCount)-\(image.digest.short)"
+        let (folder, running) = (treeFolder, tree)
+        let caches = host.options.stateFolder + "/pycache" + treeFolder
+        let builder = WritableTree(root: image.root, scriptRoot: place, image: "\(image.reference)")
+        let result = await offload { () -> Result<String, ImageError> in
+            for old in folderEntries(folder) where old != running {
+                let owner = old.prefix { $0 != "-" }
+                // Of another host that lives, they are none of ours.
+                if let pid = Int32(owner), pid != getpid(), kill(pid, 0) == 0 { continue }
+                removeTree("\(folder)/\(old)")
+                removeTree("\(caches)/\(old)")
+            }
+            do throws(ImageError) {
+                try builder.make(in: "\(folder)/\(name)")
+                return .success("\(folder)/\(name)")
+            } catch {
+                return .failure(error)
+            }
+        }
+        let made = try result.get()
+        newTree = name
+        return made
+    }
+
+    /// Removes what the app has written, when the host has stopped.
+    func removeTrees() {
+        for name in folderEntries(treeFolder) where name.hasPrefix("\(getpid())-") {
+            removeTree("\(treeFolder)/\(name)")
+            removeTree("\(host.options.stateFolder)/pycache\(treeFolder)/\(name)")
+        }
+    }
+
+    private var treeFolder: String { host.options.stateFolder + "/container" }
 
     /// Variables of an image that mean something only inside a container.
     private static let containerOnly: Set = [

@@ -18,7 +18,9 @@ public struct StartOptions: Sendable {
     public var isStrict = false
     public var broker = BrokerOptions()
     /// How long running work may take to finish on shutdown.
-    public var shutdownTimeout = Duration.seconds(25)
+    /// nil: the app's `WEBSITES_CONTAINER_STOP_TIME_LIMIT`, else ``defaultShutdownTimeout``.
+    public var shutdownTimeout: Duration?
+    public static let defaultShutdownTimeout = Duration.seconds(25)
     /// Where logs, keys and state lie.
     public var stateFolder: String
     /// Whether triggers other than HTTP take events.

@@ -165,14 +165,21 @@ private func bootID() -> String {
 }
 
 /// Removes a file, or a folder and all below it, never following links; missing is fine.
-public func removeTree(_ path: String) {
+public func removeTree(_ path: String) { removeTree(path, in: AT_FDCWD) }
+
+/// The same by a name in an open folder: what lies deep may have a longer path than the kernel takes at a time.
+private func removeTree(_ name: String, in parent: Int32) {
     var information = stat()
-    guard lstat(path, &information) == 0 else { return }
+    guard fstatat(parent, name, &information, AT_SYMLINK_NOFOLLOW) == 0 else { return }
     guard information.st_mode & S_IFMT == S_IFDIR else {
-        unlink(path)
+        unlinkat(parent, name, 0)
         return
     }
-    chmod(path, 0o700)
-    for name in folderEntries(path) { removeTree(path + "/" + name) }
-    rmdir(path)
+    if information.st_mode & 0o700 != 0o700 { fchmodat(parent, name, 0o700, 0) }
+    let folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+    if folder >= 0 {
+        for entry in folderEntries(of: folder) { removeTree(entry, in: folder) }
+        close(folder)
+    }
+    unlinkat(parent, name, AT_REMOVEDIR)
 }

@@ -27,6 +27,7 @@ extension RegistryAccess {
             access.credentials = RegistryCredentials(username: username, passwords: passwords.filter { !$0.isEmpty })
         } else {
             access.credentials = RegistryCredentials.fromDockerConfiguration(host: domain, environment: environment)
+            access.usesDockerConfiguration = access.credentials != nil
         }
         return access
     }

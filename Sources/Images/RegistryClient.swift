@@ -11,6 +11,8 @@ public struct RegistryAccess: Sendable {
     public var scheme: String?
     /// Certificates trusted instead of the system's.
     public var certificateAuthorityFile: String?
+    /// The credentials are not from settings but from `config.json`.
+    public var usesDockerConfiguration = false
 
     public init(
         credentials: RegistryCredentials? = nil, scheme: String? = nil, certificateAuthorityFile: String? = nil
@@ -32,6 +34,8 @@ struct RegistryCall {
     var scope: String
     var image: String
     var step: String
+    /// Bytes of a body that no receiver takes; more is an error.
+    var byteLimit = 16 << 20
     /// Whether a failed attempt may be repeated.
     var isRepeatable = true
     /// How far a body that is taken piece by piece has come, and its digest; the next attempt asks for the rest.
@@ -57,6 +61,8 @@ public final class RegistryClient {
 
     /// How long a blob's bytes may stay away, under 1000 a second, before the connection is given up.
     static let stallTimeout = Duration.seconds(30)
+    /// Bytes of a token service's answer.
+    static let tokenByteLimit = 1 << 20
 
     /// - Parameters:
     ///   - host: host and port.
@@ -174,6 +180,7 @@ public final class RegistryClient {
         request.certificateAuthorityFile = access.certificateAuthorityFile
         request.connectTimeout = min(.seconds(15), max(remaining, .milliseconds(1)))
         request.stallTimeout = Self.stallTimeout
+        request.responseByteLimit = call.byteLimit
         do throws(HTTPClientError) {
             return .success(try await http.send(request, receiver: call.receiver, started: call.started))
         } catch {
@@ -287,6 +294,7 @@ public final class RegistryClient {
     {
         var request = request
         request.certificateAuthorityFile = access.certificateAuthorityFile
+        request.responseByteLimit = Self.tokenByteLimit
         var retries = RetryPolicy()
         while true {
             guard remaining > .zero else { throw timeLimit(call.image, "sign in") }

@@ -72,16 +72,21 @@ struct ImagePull: ParsableCommand {
 
     @EventLoop
     private func pull() async -> ExitStatus {
+        let terminal = isatty(2) == 1 ? LineWriter(descriptor: 2) : nil
+        let display = PullDisplay(terminal: terminal, descriptor: 2)
+        let end = { @EventLoop in
+            display.finish()
+            terminal?.close()
+        }
         do throws(ImageError) {
             let reference = try ImageReference(image)
             let store = ContentStore(cacheFolder: AppLocation.cacheFolder())
-            let display = PullDisplay(isTerminal: isatty(2) == 1)
             let puller = ImagePuller(
                 store: store, client: registry.client(for: reference.registryHost, log: .discarding),
                 report: display.show)
             let start = monotonicNanoseconds()
             let pulled = try await puller.pull(reference, skipsBase: skipBase)
-            display.finish()
+            end()
             let seconds = Double(monotonicNanoseconds() - start) / 1e9
             output(
                 jsonObject { writer in
@@ -94,6 +99,7 @@ struct ImagePull: ParsableCommand {
                 } + [0x0A])
             return .done
         } catch {
+            end()
             complain("\(error)")
             return exitStatus(of: error)
         }

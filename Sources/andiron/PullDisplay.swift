@@ -1,42 +1,54 @@
 /// A pull on the terminal: a bar per layer, or plain lines where there is no terminal.
+import Diagnostics
 import EventLoops
+import Glibc
 import Images
 
-/// Shows a pull on standard error.
+/// Shows pulls: bars below everything else a terminal is told, or lines on standard error.
 @EventLoop
 final class PullDisplay {
-    private let isTerminal: Bool
+    private let terminal: LineWriter?
+    private let descriptor: Int32
     private var layers: [LayerProgress] = []
     private var shownAt: UInt64 = 0
-    private var lineCount = 0
 
     /// How often bars are drawn.
     private static let interval: UInt64 = 100_000_000
 
-    init(isTerminal: Bool) { self.isTerminal = isTerminal }
+    /// - Parameters:
+    ///   - terminal: writes to the terminal; nil where there is none.
+    ///   - descriptor: the terminal, to be asked for its width.
+    init(terminal: LineWriter?, descriptor: Int32 = 1) {
+        self.terminal = terminal
+        self.descriptor = descriptor
+    }
 
     func show(_ event: PullEvent) {
         switch event {
         case .phase, .digest: break
         case .layers(let layers):
             self.layers = layers
-            if isTerminal {
-                draw(isLast: false)
+            if terminal != nil {
+                draw()
             } else {
                 for layer in layers where layer.state != .waiting { line(layer) }
             }
         case .layer(let index, let layer):
             let changed = layers[index].state != layer.state
             layers[index] = layer
-            if !isTerminal {
+            if terminal == nil {
                 if changed { line(layer) }
             } else if changed || monotonicNanoseconds() - shownAt > Self.interval {
-                draw(isLast: false)
+                draw()
             }
         }
     }
 
-    func finish() { if isTerminal, !layers.isEmpty { draw(isLast: true) } }
+    /// The pull is over, well or not: the bars stay as they are, and what comes next goes below them.
+    func finish() {
+        terminal?.setFooter([], leaving: layers.map(bar))
+        layers = []
+    }
 
     private func line(_ layer: LayerProgress) {
         let role = layer.role.map { " (\($0.rawValue))" } ?? ""
@@ -54,21 +66,22 @@ final class PullDisplay {
         }
     }
 
-    private func draw(isLast: Bool) {
+    private func draw() {
         shownAt = monotonicNanoseconds()
-        var text = lineCount > 0 ? "\u{1B}[\(lineCount)A" : ""
-        for layer in layers {
-            let share = layer.size == 0 ? 1 : Double(layer.received) / Double(layer.size)
-            let filled = min(24, Int(share * 24))
-            var line =
-                "\(layer.digest.short) [\(String(repeating: "█", count: filled))\(String(repeating: "░", count: 24 - filled))] \(words(layer))"
-            if layer.state == .downloading, let (rate, left) = speed(layer) {
-                line += "  \(byteCountText(rate))/s, \(left) s left"
-            }
-            text += "\u{1B}[2K\(line)\n"
+        terminal?.setFooter(layers.map(bar))
+    }
+
+    private func bar(_ layer: LayerProgress) -> String {
+        let share = layer.size == 0 ? 1 : Double(layer.received) / Double(layer.size)
+        let filled = min(24, Int(share * 24))
+        let marks = String(repeating: "█", count: filled) + String(repeating: "░", count: 24 - filled)
+        var line = "\(layer.digest.short) [\(marks)] \(words(layer))"
+        if layer.state == .downloading, let (rate, left) = speed(layer) {
+            line += "  \(byteCountText(rate))/s, \(left) s left"
         }
-        lineCount = layers.count
-        complain(String(text.dropLast()))
+        var size = winsize()
+        let isKnown = ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
+        return String(line.prefix(max(1, (isKnown ? Int(size.ws_col) : 80) - 1)))
     }
 
     private func speed(_ layer: LayerProgress) -> (bytesPerSecond: Int, secondsLeft: Int)? {

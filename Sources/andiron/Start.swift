@@ -57,8 +57,11 @@ struct Start: ParsableCommand {
     @Flag(name: [.customLong("servicebus-memory")], help: "Keep the broker's messages in memory only.")
     var servicebusMemory = false
 
-    @Option(help: "Seconds that running work may take to finish on shutdown.")
-    var shutdownTimeout: Double = 25
+    @Option(
+        help:
+            "Seconds that running work may take to finish on shutdown (default: WEBSITES_CONTAINER_STOP_TIME_LIMIT of an app from an image, else 25)."
+    )
+    var shutdownTimeout: Double?
 
     @Flag(help: "Give failures the Functions host's empty body.")
     var strict = false
@@ -89,7 +92,7 @@ struct Start: ParsableCommand {
         if let servicebusPort, !(0...65535).contains(servicebusPort) {
             throw ValidationError("--servicebus-port is \(servicebusPort); it is 0 to 65535.")
         }
-        if !(0...86400).contains(shutdownTimeout) {
+        if let shutdownTimeout, !(0...86400).contains(shutdownTimeout) {
             throw ValidationError("--shutdown-timeout is \(shutdownTimeout); it is 0 to 86400 seconds.")
         }
     }
@@ -128,7 +131,7 @@ struct Start: ParsableCommand {
         options.broker.port = servicebusPort
         options.broker.configurationFile = servicebusConfig.map { absolutePath($0, in: currentFolder()) }
         options.broker.isInMemory = servicebusMemory
-        options.shutdownTimeout = .milliseconds(Int(shutdownTimeout * 1000))
+        options.shutdownTimeout = shutdownTimeout.map { .milliseconds(Int($0 * 1000)) }
         let format = OutputFormat(rawValue: output) ?? .compact
         let writer = LineWriter(descriptor: 1)
         let console = ConsoleSink(
@@ -168,9 +171,9 @@ struct Start: ParsableCommand {
             if format != .json {
                 writer.append(
                     Array("\nAndiron \(Andiron.version) at \(host.url), waiting for \(host.imageName ?? "")\n".utf8))
-                if isatty(2) == 1 {
-                    let display = PullDisplay(isTerminal: true)
-                    host.pullObserver = { display.show($0) }
+                if isatty(1) == 1 {
+                    let display = PullDisplay(terminal: writer)
+                    host.pullObserver = { event in event.map(display.show) ?? display.finish() }
                 }
             }
             host.becameReady = announce
