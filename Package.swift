@@ -150,7 +150,7 @@ let package = Package(
             dependencies: [
                 "RedisClients", "Hosting", "HTTPClients", "Images", "Resources", "Diagnostics", "EventLoops",
                 "FunctionApps", "Bundles",
-                "JSONText",
+                "JSONText", "HTTPMessages", "HTTPServers",
                 "ConfigurationFiles", "Invocations", "StorageAccounts", "DurableStores",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],

@@ -29,3 +29,4 @@ static inline void andiron_bio_never_ends(BIO *bio) { BIO_set_mem_eof_return(bio
 static inline int andiron_error_library(unsigned long code) { return ERR_GET_LIB(code); }
 static inline int andiron_error_reason(unsigned long code) { return ERR_GET_REASON(code); }
 static inline int andiron_name_print(BIO *bio, const X509_NAME *name) { return X509_NAME_print_ex(bio, name, 0, XN_FLAG_ONELINE); }
+static inline EVP_PKEY *andiron_new_rsa_key(void) { return EVP_RSA_gen(2048); }

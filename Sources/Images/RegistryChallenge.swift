@@ -56,7 +56,7 @@ func percentEncode(_ text: String) -> String {
 }
 
 /// Whether a host and port is this machine.
-func isLoopback(_ host: String) -> Bool {
+public func isLoopback(_ host: String) -> Bool {
     let name = host.hasPrefix("[") ? String(host.prefix { $0 != "]" }.dropFirst()) : String(host.prefix { $0 != ":" })
     return name == "localhost" || name == "::1"
         || name.hasPrefix("127.") && name.allSatisfy { "0123456789.".contains($0) }

@@ -55,9 +55,16 @@ extension RegistryClient {
     }
 
     private var credentialsRemedy: String {
-        access.credentials == nil
-            ? "set DOCKER_REGISTRY_SERVER_URL, DOCKER_REGISTRY_SERVER_USERNAME and DOCKER_REGISTRY_SERVER_PASSWORD, or sign in with DOCKER_CONFIG"
-            : "check DOCKER_REGISTRY_SERVER_USERNAME and DOCKER_REGISTRY_SERVER_PASSWORD: andiron acr credential show --name NAME"
+        guard let credentials = access.credentials else {
+            return
+                "set DOCKER_REGISTRY_SERVER_URL, DOCKER_REGISTRY_SERVER_USERNAME and DOCKER_REGISTRY_SERVER_PASSWORD, or sign in with DOCKER_CONFIG"
+        }
+        if access.usesDockerConfiguration {
+            return "sign in again: the credentials for \(host) are those of DOCKER_CONFIG's config.json"
+        }
+        // The user of an Azure registry has the registry's name.
+        return
+            "if the password was renewed, show the current ones with: andiron acr credential show --name \(credentials.username); then set DOCKER_REGISTRY_SERVER_PASSWORD with: andiron functionapp config appsettings set --settings DOCKER_REGISTRY_SERVER_PASSWORD=…"
     }
 
     func tokenFailure(_ response: HTTPClientResponse, _ realm: String, _ call: RegistryCall) -> ImageError {
@@ -74,6 +81,12 @@ extension RegistryClient {
 
     func transportFailure(_ error: HTTPClientError, _ call: RegistryCall) -> ImageError {
         let isCertificate = error.number == 60
+        if error.number == 23, call.receiver == nil {
+            return ImageError(
+                .limit, image: call.image, step: call.step,
+                "\(host) answers with more than the \(call.byteLimit) bytes that are read",
+                remedy: "is \(host) a registry, and is nothing in between answering for it?")
+        }
         if error.number == 47 {
             return ImageError(
                 .protocolViolation, image: call.image, step: call.step, "\(host) redirects more than 10 times",
@@ -88,8 +101,10 @@ extension RegistryClient {
         return ImageError(
             .unreachable, image: call.image, step: call.step, "\(host): \(error.reason)",
             remedy: isCertificate
-                ? "trust its certificate with SSL_CERT_FILE=ca.pem"
-                : "is the registry running, and is \(host) its address?")
+                ? "name the authority that signed the certificate of \(host), as PEM: SSL_CERT_FILE=/path/ca.pem, in the environment or the app settings"
+                : error.isNotTLS
+                    ? "if \(host) speaks no TLS, say so: DOCKER_REGISTRY_SERVER_URL=http://\(host); credentials are then readable on the way"
+                    : "is the registry running, and is \(host) its address?")
     }
 }
 

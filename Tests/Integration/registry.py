@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import tarfile
 import threading
@@ -36,11 +37,13 @@ def sha(data):
 
 
 class Registry:
-    """Debian's docker-registry with basic authentication; `extra` is more of its configuration."""
+    """Debian's docker-registry with basic authentication; `extra` is more of its configuration, `tls` is `Authority`."""
 
-    def __init__(self, folder, auth=True, extra="", port=None, http_extra="", password=PASSWORD):
+    def __init__(self, folder, auth=True, extra="", port=None, tls=None, password=PASSWORD):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.tls = tls
+        http_extra = f", tls: {{certificate: {tls.certificate}, key: {tls.key}}}" if tls else ""
         self.port = port or free_port()
         self.host = f"127.0.0.1:{self.port}"
         users = self.folder / "htpasswd"
@@ -73,7 +76,11 @@ http: {{addr: 127.0.0.1:{self.port}, secret: fixed{http_extra}}}
             return False
 
     def request(self, method, path, body=None, headers=None, auth=True):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        if self.tls:
+            context = ssl.create_default_context(cafile=self.tls.file)
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=context)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = dict(headers or {})
         if auth:
             headers["Authorization"] = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -111,6 +118,23 @@ http: {{addr: 127.0.0.1:{self.port}, secret: fixed{http_extra}}}
     def stop(self):
         self.process.terminate()
         self.process.wait(20)
+
+
+class Authority:
+    """A certificate authority of its own, and a server's certificate for 127.0.0.1 from it."""
+
+    def __init__(self, folder):
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.certificate, self.key = folder / "ca.crt", folder / "server.crt", folder / "server.key"
+        run = lambda *command: subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
+        new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+        run("req", "-x509", *new, "-keyout", folder / "ca.key", "-out", self.file, "-days", "3", "-subj", "/CN=test authority",
+            "-addext", "basicConstraints=critical,CA:TRUE")
+        run("req", *new, "-keyout", self.key, "-out", folder / "server.csr", "-subj", "/CN=registry")
+        (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
+        run("x509", "-req", "-in", folder / "server.csr", "-CA", self.file, "-CAkey", folder / "ca.key", "-CAcreateserial",
+            "-days", "3", "-extfile", folder / "extensions", "-out", self.certificate)
 
 
 def unpacked(layer):

@@ -15,6 +15,7 @@ struct ContainerRegistry: ParsableCommand {
         subcommands: [
             RegistryCreate.self, RegistryList.self, RegistryShow.self, RegistryUpdate.self, RegistryDelete.self,
             RegistryCheckName.self, RegistryCredential.self, RegistryRepository.self, RegistryLogin.self,
+            RegistryServe.self,
         ])
 }
 
