@@ -10,8 +10,8 @@ public final class HTTPClient {
     private var polls: [Int32: PollHandle] = [:]
     private var transfers: [UnsafeMutableRawPointer: HTTPTransfer] = [:]
 
-    /// Bytes of a response body that are kept; one more ends the transfer.
-    public static let responseByteLimit = 512 << 20
+    /// Bytes of a response body that are kept, unless a request says otherwise.
+    public nonisolated static let responseByteLimit = 512 << 20
 
     public init() {
         curl_global_init(Int(CURL_GLOBAL_DEFAULT))

@@ -32,6 +32,8 @@ public struct HTTPClientRequest: Sendable {
     public var followsRedirects = false
     /// Certificates that are trusted instead of the system's, a PEM file.
     public var certificateAuthorityFile: String?
+    /// Bytes of a response body that are kept; one more ends the exchange with an error.
+    public var responseByteLimit = HTTPClient.responseByteLimit
 
     public init(
         method: String = "GET", url: String, headers: [(name: String, value: String)] = [], body: [UInt8] = [],

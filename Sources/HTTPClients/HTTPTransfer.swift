@@ -132,7 +132,7 @@ public final class HTTPTransfer {
                 }
             }
         }
-        guard body.count + bytes.count <= HTTPClient.responseByteLimit else { return 0 }
+        guard body.count + bytes.count <= request.responseByteLimit else { return 0 }
         body.append(contentsOf: bytes)
         return bytes.count
     }

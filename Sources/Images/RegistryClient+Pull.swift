@@ -16,7 +16,7 @@ extension RegistryClient {
         RegistryCall(
             method: method, path: "/v2/\(reference.repository)/manifests/\(reference.identifier)",
             headers: [("Accept", MediaType.accepted)], scope: "repository:\(reference.repository):pull",
-            image: "\(reference)", step: step)
+            image: "\(reference)", step: step, byteLimit: Manifest.byteLimit)
     }
 
     /// What a tag stands for now: one HEAD. nil when the registry does not say.
@@ -49,9 +49,6 @@ extension RegistryClient {
                 remedy: "is \(host) a registry, and is nothing in between answering for it?")
         }
         guard type.isEmpty || type.hasPrefix("application/") else { throw violation("\(host) answers with \(type)") }
-        guard response.body.count <= Manifest.byteLimit else {
-            throw violation("the manifest has \(response.body.count) bytes; the limit is \(Manifest.byteLimit)")
-        }
         let digest = Digest(of: response.body)
         func mismatch(_ promised: String) -> ImageError {
             ImageError(
@@ -73,7 +70,8 @@ extension RegistryClient {
         let response = try await perform(
             RegistryCall(
                 path: "/v2/\(reference.repository)/blobs/\(descriptor.digest)",
-                scope: "repository:\(reference.repository):pull", image: "\(reference)", step: step))
+                scope: "repository:\(reference.repository):pull", image: "\(reference)", step: step,
+                byteLimit: Manifest.configurationByteLimit))
         guard response.body.count == descriptor.size, Digest(of: response.body) == descriptor.digest else {
             throw ImageError(
                 .verification, image: "\(reference)", step: step,
