@@ -29,6 +29,8 @@ public struct ModelPackage: Sendable {
     public var sourceFolder: String?
     /// A conda file or a requirements file.
     public var dependencyFile: String?
+    /// The text of a conda file, when there is no file.
+    public var dependencyText: [UInt8]?
     public var deploymentConfiguration: String?
     public var environmentVariables: [String: String] = [:]
     public var labels: [String: String] = [:]
@@ -115,7 +117,7 @@ public struct PackageBuilder: Sendable {
             )
         }
         if let base { show("Base: \(base.reference), \(base.manifest.layers.count) layers, not downloaded") }
-        try write(dependencies(), .dependencies, package.dependencyFile ?? "")
+        try write(dependencies(), .dependencies, package.dependencyFile ?? dependencyName ?? "")
         for model in package.models {
             var writer = LayerWriter { fail($0, $1) }
             let name = model.path.split(separator: "/").last.map(String.init) ?? "model"
@@ -164,11 +166,17 @@ public struct PackageBuilder: Sendable {
 
     private var dependencyName: String? {
         package.dependencyFile.map { $0.hasSuffix(".txt") ? "requirements.txt" : "conda.yml" }
+            ?? package.dependencyText.map { _ in "conda.yml" }
     }
 
     private func dependencies() throws(ImageError) -> LayerWriter {
         var writer = LayerWriter { fail($0, $1) }
-        guard let file = package.dependencyFile, let name = dependencyName else { return writer }
+        guard let name = dependencyName else { return writer }
+        guard let file = package.dependencyFile else {
+            let text = package.dependencyText ?? []
+            writer.add(LayerEntry(path: "\(Self.appRoot)/\(name)", contents: .bytes(text)))
+            return writer
+        }
         guard let bytes = readFile(file, limit: ConfigurationFile.byteLimit) else {
             throw fail("the dependency file '\(file)' cannot be read: \(String(cString: strerror(errno)))")
         }

@@ -170,6 +170,7 @@ struct Package: ParsableCommand {
         var source = sourceDirectory.map { absolutePath($0, in: current) }
         var dependencies = dependencyFile.map { absolutePath($0, in: current) }
         var variables: [String: String] = [:]
+        var inline: [UInt8]?
         if let path = inferenceConfigFile.map({ absolutePath($0, in: current) }) {
             guard let root = readFile(path, limit: 1 << 20).flatMap({ try? JSONParser.parse($0) }) else {
                 throw fail("the inference configuration '\(path)' cannot be read as JSON")
@@ -179,7 +180,14 @@ struct Package: ParsableCommand {
             if let text = root["entryScript"]?.string { script = script ?? absolutePath(text, in: source ?? folder) }
             let environment = root["environment"]
             let conda = environment?["python"]?["condaDependenciesFile"]?.string ?? root["condaFile"]?.string
-            if let conda { dependencies = dependencies ?? absolutePath(conda, in: folder) }
+            if let packages = environment?["python"]?["condaDependencies"], packages.members != nil {
+                // JSON is YAML.
+                var writer = JSONWriter()
+                writer.value(packages)
+                inline = dependencies == nil ? writer.bytes : nil
+            } else if let conda {
+                dependencies = dependencies ?? absolutePath(conda, in: folder)
+            }
             for member in environment?["environmentVariables"]?.members ?? [] {
                 variables[member.name] = member.value.string
             }
@@ -200,6 +208,7 @@ struct Package: ParsableCommand {
         var package = ModelPackage(entryScript: entry ?? script)
         package.sourceFolder = source
         package.dependencyFile = dependencies
+        package.dependencyText = inline
         package.environmentVariables = variables
         package.functionName = functionName
         package.deploymentConfiguration = deployConfigFile.map { absolutePath($0, in: current) }
