@@ -33,6 +33,28 @@ public struct ImageError: HostError {
         case notAnApp = "AN9013"
         /// What is to be packaged is not as it must be.
         case package = "AN9014"
+
+        /// What to do when nothing more is known than the kind.
+        var usualRemedy: String? {
+            switch self {
+            case .reference: "write it as registry/repository:tag, the repository in lower case"
+            case .unreachable: "is the registry running, and is the address right?"
+            case .unauthorized: "check the user name and the password"
+            case .notFound: "check the name and the tag"
+            case .protocolViolation: "is it a registry, and is nothing in between answering for it?"
+            case .unsupported: "push an image as docker, podman or andiron package make it"
+            case .verification:
+                "push the image again; if that does not help, look at what is between here and the registry"
+            case .hostileLayer: "do not use this image unless you know who made it"
+            case .limit: "is this image yours? build it with less; the limits are in docs/reference/images.md"
+            case .timeLimit:
+                "raise WEBSITES_CONTAINER_START_TIME_LIMIT (seconds, up to 1800), or make the image smaller"
+            case .store: "check the cache folder: its disk, and its permissions"
+            case .busy: "try again later"
+            case .notAnApp: "package it with andiron package"
+            case .package: nil
+            }
+        }
     }
 
     public let kind: Kind
@@ -53,7 +75,7 @@ public struct ImageError: HostError {
         self.image = image
         self.step = step
         self.reason = reason
-        self.remedy = remedy
+        self.remedy = remedy ?? kind.usualRemedy
     }
 
     public var code: String { kind.rawValue }

@@ -64,7 +64,9 @@ public enum NewResource {
             "F": "Free", "D": "Shared", "B": "Basic", "S": "Standard", "P": "PremiumV2", "E": "ElasticPremium",
         ]
         return [
-            "geoRegion": .text(location), "id": .text(resourceID(.plan, name, group: group)),
+            "elasticScaleEnabled": .flag(false), "freeOfferExpirationTime": .null, "geoRegion": .text(location),
+            "hostingEnvironmentProfile": .null, "hyperV": .flag(false),
+            "id": .text(resourceID(.plan, name, group: group)), "isSpot": .flag(false), "isXenon": .flag(false),
             "kind": .text(isLinux ? "linux" : "app"), "location": .text(location),
             "maximumElasticWorkerCount": .number(1), "name": .text(name), "numberOfSites": .number(0),
             "numberOfWorkers": .number(workers), "perSiteScaling": .flag(false),
@@ -72,18 +74,24 @@ public enum NewResource {
             "sku": .record([
                 "capacity": .number(workers), "family": .text(String(sku.prefix(1))), "name": .text(sku),
                 "size": .text(sku), "tier": .text(sku.first.flatMap { tiers[$0] } ?? "Basic"),
-            ]), "status": .text("Ready"), "tags": .null, "type": .text(ResourceKind.plan.type),
+            ]), "status": .text("Ready"), "subscription": .text("00000000-0000-0000-0000-000000000000"),
+            "tags": .null, "targetWorkerCount": .number(0), "targetWorkerSizeId": .number(0),
+            "type": .text(ResourceKind.plan.type), "workerTierName": .null, "zoneRedundant": .flag(false),
         ]
     }
 
     public static func storageAccount(_ name: String, group: String, location: String, sku: String) -> JSONValue {
         func endpoint(_ port: Int) -> JSONValue { .text("http://127.0.0.1:\(port)/\(name)") }
         return [
-            "accessTier": .text("Hot"), "id": .text(resourceID(.storageAccount, name, group: group)),
-            "kind": .text("StorageV2"), "location": .text(location), "name": .text(name),
+            "accessTier": .text("Hot"), "allowBlobPublicAccess": .flag(false),
+            "creationTime": .text(timeText()), "enableHttpsTrafficOnly": .flag(false),
+            "id": .text(resourceID(.storageAccount, name, group: group)), "identity": .null,
+            "kind": .text("StorageV2"), "location": .text(location), "minimumTlsVersion": .text("TLS1_0"),
+            "name": .text(name),
             "primaryEndpoints": .record([
                 "blob": endpoint(10000), "file": endpoint(10003), "queue": endpoint(10001), "table": endpoint(10002),
-            ]), "provisioningState": .text("Succeeded"), "resourceGroup": .text(group),
+            ]), "primaryLocation": .text(location), "provisioningState": .text("Succeeded"),
+            "resourceGroup": .text(group), "secondaryLocation": .null,
             "sku": .record(["name": .text(sku), "tier": .text(String(sku.prefix { $0 != "_" }))]),
             "statusOfPrimary": .text("available"), "tags": .record([:]),
             "type": .text(ResourceKind.storageAccount.type), "_key1": .text(newKey(64)), "_key2": .text(newKey(64)),
@@ -104,11 +112,15 @@ public enum NewResource {
         _ name: String, group: String, location: String, sku: String, adminEnabled: Bool, loginServer: String
     ) -> JSONValue {
         [
-            "adminUserEnabled": .flag(adminEnabled), "id": .text(resourceID(.registry, name, group: group)),
-            "location": .text(location), "loginServer": .text(loginServer), "name": .text(name),
-            "provisioningState": .text("Succeeded"), "resourceGroup": .text(group),
+            "adminUserEnabled": .flag(adminEnabled), "anonymousPullEnabled": .flag(false),
+            "creationDate": .text(timeText()), "dataEndpointEnabled": .flag(false),
+            "dataEndpointHostNames": .list([]), "id": .text(resourceID(.registry, name, group: group)),
+            "identity": .null, "location": .text(location), "loginServer": .text(loginServer), "name": .text(name),
+            "privateEndpointConnections": .list([]), "provisioningState": .text("Succeeded"),
+            "publicNetworkAccess": .text("Enabled"), "resourceGroup": .text(group),
             "sku": .record(["name": .text(sku), "tier": .text(sku)]), "status": .null, "tags": .record([:]),
-            "type": .text(ResourceKind.registry.type), "_password": .text(newPassword()),
+            "type": .text(ResourceKind.registry.type), "zoneRedundancy": .text("Disabled"),
+            "_password": .text(newPassword()),
             "_password2": .text(newPassword()),
         ]
     }
@@ -117,14 +129,21 @@ public enum NewResource {
         _ name: String, group: String, location: String, plan: String?, image: String?, folder: String
     ) -> JSONValue {
         let fx = image.map(linuxFxVersion) ?? ""
+        // Where andiron start listens when nothing else is said.
+        let host = "localhost:7071"
         return [
-            "defaultHostName": .text("localhost"), "enabled": .flag(true), "hostNames": .list([.text("localhost")]),
-            "httpsOnly": .flag(false), "id": .text(resourceID(.functionApp, name, group: group)),
+            "availabilityState": .text("Normal"), "clientAffinityEnabled": .flag(false),
+            "defaultHostName": .text(host), "enabled": .flag(true), "enabledHostNames": .list([.text(host)]),
+            "hostNames": .list([.text(host)]), "httpsOnly": .flag(false),
+            "id": .text(resourceID(.functionApp, name, group: group)),
             "kind": .text(image == nil ? "functionapp,linux" : "functionapp,linux,container"),
-            "location": .text(location), "name": .text(name), "reserved": .flag(true), "resourceGroup": .text(group),
+            "lastModifiedTimeUtc": .text(timeText()), "location": .text(location), "name": .text(name),
+            "outboundIpAddresses": .text("127.0.0.1"), "repositorySiteName": .text(name), "reserved": .flag(true),
+            "resourceGroup": .text(group),
             "serverFarmId": .optional(plan.map { resourceID(.plan, $0, group: group) }),
             "siteConfig": .record(["linuxFxVersion": .text(fx)]), "state": .text("Running"), "tags": .null,
-            "type": .text(ResourceKind.functionApp.type), "folder": .text(folder), "_slotSettings": .list([]),
+            "type": .text(ResourceKind.functionApp.type), "usageState": .text("Normal"), "folder": .text(folder),
+            "_slotSettings": .list([]),
         ]
     }
 
@@ -134,10 +153,13 @@ public enum NewResource {
         -> JSONValue
     {
         [
-            "enableNonSslPort": .flag(plainPort), "hostName": .text("\(name).redis.cache.windows.net"),
-            "id": .text(resourceID(.redis, name, group: group)), "location": .text(location), "name": .text(name),
-            "port": .number(6379), "provisioningState": .text("Succeeded"), "redisVersion": .text("6.0"),
-            "resourceGroup": .text(group),
+            "accessKeys": .null, "enableNonSslPort": .flag(plainPort),
+            "hostName": .text("\(name).redis.cache.windows.net"),
+            "id": .text(resourceID(.redis, name, group: group)), "instances": .list([]), "linkedServers": .list([]),
+            "location": .text(location), "minimumTlsVersion": .null, "name": .text(name), "port": .number(6379),
+            "provisioningState": .text("Succeeded"), "publicNetworkAccess": .text("Enabled"),
+            "redisConfiguration": .record([:]), "redisVersion": .text("6.0"), "resourceGroup": .text(group),
+            "shardCount": .null,
             "sku": .record([
                 "capacity": .number(size.dropFirst().isEmpty ? 1 : Int(size.dropFirst()) ?? 1),
                 "family": .text(String(size.prefix(1)).uppercased()), "name": .text(sku),
@@ -145,6 +167,16 @@ public enum NewResource {
             "_primaryKey": .text(newKey(32)), "_secondaryKey": .text(newKey(32)),
         ]
     }
+}
+
+/// Now, as Azure's command line prints times: `2019-08-27T19:55:24+00:00`.
+private func timeText() -> String {
+    var now = time(nil)
+    var parts = tm()
+    gmtime_r(&now, &parts)
+    var buffer = [CChar](repeating: 0, count: 40)
+    let count = strftime(&buffer, buffer.count, "%Y-%m-%dT%H:%M:%S+00:00", &parts)
+    return String(decoding: buffer.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
 }
 
 /// `DOCKER|registry/image:tag`: the scheme taken off, the prefix put on, as Azure's command line does.

@@ -155,11 +155,8 @@ struct BlobCommand: ParsableCommand {
         @Argument(help: "What the blob's container/name begins with.")
         var prefix = ""
 
-        @Option(help: "Only this function's.")
-        var function: String?
-
-        @Flag(help: "As JSON.")
-        var json = false
+        @OptionGroup var filter: FunctionFilter
+        @OptionGroup var format: JSONChoice
 
         @OptionGroup var location: StorageLocation
 
@@ -171,14 +168,16 @@ struct BlobCommand: ParsableCommand {
         @EventLoop
         private func list() async -> ExitStatus {
             let query =
-                "receipts?prefix=\(percentEncoded(path: prefix))&function=\(percentEncoded(path: function ?? ""))"
+                "receipts?prefix=\(percentEncoded(path: prefix))&function=\(percentEncoded(path: filter.function ?? ""))"
             let found = await location.request("GET", query) { (ledger) throws(StorageError) in
-                let receipts = await ledger.receipts(function: function, prefix: prefix, state: nil, limit: 1_000_000)
-                    .value()
+                let receipts = await ledger.receipts(
+                    function: filter.function, prefix: prefix, state: nil, limit: 1_000_000
+                )
+                .value()
                 return receiptsDocument(try stored(receipts))
             }
             guard let found else { return .failed }
-            if json {
+            if format.json {
                 output(found + [0x0A])
                 return .done
             }
@@ -199,8 +198,7 @@ struct BlobCommand: ParsableCommand {
         @Argument(help: "container/name, or a container.")
         var path: String
 
-        @Option(help: "Only by this function.")
-        var function: String?
+        @OptionGroup var filter: FunctionFilter
 
         @OptionGroup var location: StorageLocation
 
@@ -216,10 +214,11 @@ struct BlobCommand: ParsableCommand {
             let body = jsonObject { writer in
                 writer.member("container", container)
                 if let address { writer.member("name", address.name) }
-                if let function { writer.member("function", function) }
+                if let function = filter.function { writer.member("function", function) }
             }
             let answer = await location.request("POST", "reprocess", body) { (ledger) throws(StorageError) in
-                let count = await ledger.forget(function: function, container: container, name: address?.name).value()
+                let count = await ledger.forget(function: filter.function, container: container, name: address?.name)
+                    .value()
                 return Array("{\"count\":\(try stored(count))}".utf8)
             }
             guard let answer else { return .failed }
@@ -232,8 +231,7 @@ struct BlobCommand: ParsableCommand {
     struct Poison: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List the blobs that were given up.")
 
-        @Flag(help: "As JSON.")
-        var json = false
+        @OptionGroup var format: JSONChoice
 
         @OptionGroup var location: StorageLocation
 
@@ -249,7 +247,7 @@ struct BlobCommand: ParsableCommand {
                 messagesDocument(try stored(await ledger.peek(queue: queue, count: 1_000_000).value()))
             }
             guard let found else { return .failed }
-            if json {
+            if format.json {
                 output(found + [0x0A])
                 return .done
             }

@@ -50,12 +50,12 @@ struct CacheCommand: ParsableCommand {
     struct List: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "ls", abstract: "List kept results: where, bytes, seconds left in Redis, key.")
-        @Option(help: "Only this function's.") var function: String?
+        @OptionGroup var filter: FunctionFilter
         @Option(help: "At most so many.") var limit = 100
         @OptionGroup var call: CacheCall
 
         func run() throws {
-            call.perform("GET", "/keys?limit=\(limit)" + CacheCall.query("function", function, "&")) { answer in
+            call.perform("GET", "/keys?limit=\(limit)" + CacheCall.query("function", filter.function, "&")) { answer in
                 for one in answer["keys"]?.elements ?? [] {
                     let places = [
                         one["memory"]?.bool == true ? "memory" : "", one["redis"]?.bool == true ? "redis" : "",
@@ -155,7 +155,8 @@ struct CacheCommand: ParsableCommand {
         @OptionGroup var call: CacheCall
 
         func run() throws {
-            call.perform("POST", "/verify" + CacheCall.query("function", function, "?"), call.input(data)) { answer in
+            call.perform("POST", "/verify" + CacheCall.query("function", function, "?"), call.input(data)) {
+                answer in
                 if answer["same"]?.bool == true {
                     print(
                         "the kept result (\(answer["ageSeconds"]?.integer ?? 0) s old) is what the function gives now")
@@ -174,11 +175,11 @@ struct CacheCommand: ParsableCommand {
 
     struct Flush: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Forget kept results, here and in Redis.")
-        @Option(help: "Only this function's.") var function: String?
+        @OptionGroup var filter: FunctionFilter
         @OptionGroup var call: CacheCall
 
         func run() throws {
-            call.perform("DELETE", CacheCall.query("function", function, "?")) { answer in
+            call.perform("DELETE", CacheCall.query("function", filter.function, "?")) { answer in
                 print("\(answer["count"]?.integer ?? 0) results forgotten")
                 return .done
             }

@@ -66,6 +66,8 @@ class Puller:
         assert f"error[{code}]" in errors, errors
         for word in words:
             assert word in errors, errors
+        # Which image, and what to do about it.
+        assert reference.split(":")[0].split("@")[0] in errors and "\n  try: " in errors, errors
         self.is_clean()
         return errors
 
@@ -228,6 +230,8 @@ def test_layers_that_say_they_are_a_base_can_be_left_out(registry, puller):
     ("deep", tar(("/".join(["d"] * 300), b"x")), "AN9009", "folders deep"),
     ("sparse-giant", None, "AN9009", "the limit is"),
     ("bomb", gzip.compress(tar(("zeros", b"\0" * (150 << 20)), pack=False), 9, mtime=0), "AN9009", "as a bomb does"),
+    ("bomb-zstd", subprocess.run(["zstd", "-c"], input=tar(("zeros", b"\0" * (150 << 20)), pack=False), stdout=subprocess.PIPE).stdout,
+     "AN9009", "as a bomb does"),
     ("truncated-tar", gzip.compress(tar(("f", b"x" * 5000), pack=False)[:2000], mtime=0), "AN9007", "tar"),
     ("bad-checksum", gzip.compress(b"f" + b"\0" * 2000, mtime=0), "AN9007", "tar"),
     ("truncated-gzip", tar(("f", os.urandom(5000)))[:-900], "AN9007", "ends in the middle"),
@@ -330,6 +334,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(registry, proxy, puller):
 @pytest.mark.parametrize("name, fault, code, words", [
     ("corrupted", r.corrupted(2000), "AN9007", ""),
     ("corrupted-end", r.corrupted(-1), "AN9007", ""),
+    ("empty", r.truncated(0), "AN9007", "promised"),
     ("endless", r.endless, "AN9007", ""),
     ("slow", r.slow, "AN9010", "time limit"),
     ("silent", r.silent, "AN9010", "time limit"),
@@ -449,3 +454,97 @@ def test_memory_does_not_grow_with_the_image(registry, puller):
          ANDIRON, "image", "pull", f"{registry.host}/large:1", "--username", USER, "--password", PASSWORD],
         env={**os.environ, "ANDIRON_CACHE": str(puller.cache) + "2"}, capture_output=True, text=True, timeout=90)
     assert int(usage.stdout) < 100_000, f"{usage.stdout} kB {usage.stderr}"
+
+
+def test_the_size_of_a_manifest_at_the_limit_and_past_it(registry, proxy, puller):
+    layer = tar(("f", b"x"))
+    config, manifest = r.image([layer])
+    for blob in (config, layer):
+        registry.push_blob("size", blob)
+    limit = 4 << 20
+    body = json.dumps(manifest).encode()
+    padded = body[:-1] + b" " * (limit - len(body)) + b"}"
+    registry.push_manifest("size", "1", padded)
+    assert len(padded) == limit and (puller.pull("size:1")["files"] / "f").exists()
+    larger = padded[:-1] + b" }"
+    proxy.fault("(HEAD|GET) .*/manifests/", r.status(
+        200, ("Content-Type", r.OCI + "manifest.v1+json"), ("Docker-Content-Digest", r.sha(larger)), body=larger))
+    errors = puller.refused("size:larger", "AN9009", f"more than the {limit} bytes", host=proxy.host)
+    assert proxy.host in errors
+
+
+def test_an_endless_manifest_takes_no_memory(registry, proxy, puller):
+    push(registry, "endless-manifest", tar(("f", b"x")))
+    proxy.fault("GET .*/manifests/", r.endless)
+    puller.refused("endless-manifest:1", "AN9009", "manifest", host=proxy.host)
+
+
+def test_a_zstd_window_at_the_limit_and_past_it(registry, puller):
+    # The window is in the frame's head: 32 MiB is 1 << 25.
+    for log, is_taken in ((25, True), (26, False)):
+        content = tar((f"w{log}", b"w" * 1000), pack=False)
+        packed = subprocess.run(["zstd", "-c", f"--zstd=wlog={log}", f"--long={log}"], input=content, stdout=subprocess.PIPE, check=True).stdout
+        assert packed[4] & 0x20 == 0 and packed[5] >> 3 == log - 10, "the frame has no window of that size"
+        push(registry, f"window{log}", packed, media_types={0: r.OCI + "layer.v1.tar+zstd"}, diff_ids=[r.sha(content)])
+        if is_taken:
+            assert (puller.pull(f"window{log}:1")["files"] / f"w{log}").exists()
+        else:
+            puller.refused(f"window{log}:1", "AN9007", "zstd")
+
+
+def test_as_many_layers_as_may_be(registry, puller):
+    layers = [tar((f"f{i}", b"x")) for i in range(3)]
+    # The registry takes any number; the same layers again are the same work.
+    for count in (512, 513):
+        config, manifest = r.image([layers[i % 3] for i in range(count)])
+        for blob in (config, *layers):
+            registry.push_blob("many", blob)
+        registry.push_manifest("many", str(count), manifest)
+    assert len(list(puller.pull("many:512")["files"].iterdir())) == 3
+    puller.refused("many:513", "AN9009", "513 layers; the limit is 512")
+
+
+@pytest.mark.parametrize("name, fault, code, words", [
+    ("c-html", r.status(200, ("Content-Type", "text/html"), body=b"<html>sign in</html>"), "AN9007", "is not what came"),
+    ("c-cut", r.cut(20), "AN9002", "configuration"),
+    ("c-corrupted", r.corrupted(30), "AN9007", "is not what came"),
+    ("c-endless", r.endless, "AN9009", "configuration"),
+    ("c-silent", r.silent, "AN9010", "time limit"),
+    ("c-slow", r.slow, "AN9010", "time limit"),
+    ("c-storm", r.status(503), "AN9012", "503"),
+])
+def test_configurations_that_do_not_come_as_they_should(registry, proxy, puller, name, fault, code, words):
+    layer = tar(("f", b"x"))
+    config, _ = r.image([layer])
+    push(registry, name, layer)
+    proxy.fault("GET .*/blobs/" + r.sha(config), fault)
+    puller.refused(f"{name}:1", code, words, f"{proxy.host}/{name}:1", host=proxy.host, timeout=3)
+
+
+def test_a_redirect_from_https_to_http_is_not_followed(tmp_path, monkeypatch):
+    secure = r.Registry(tmp_path / "registry", tls=r.Authority(tmp_path / "authority"))
+    layer = tar(("f", b"x"))
+    push(secure, "down", layer)
+    plain = r.FaultProxy(secure)
+    # docker-registry itself sends its blobs elsewhere.
+    secure.stop()
+    redirecting = (secure.folder / "config.yml").read_text().replace(
+        "  delete:", f"  redirect: {{disable: false}}\n  delete:") + (
+        f"middleware: {{storage: [{{name: redirect, options: {{baseurl: 'http://{plain.host}'}}}}]}}\n")
+    (secure.folder / "config.yml").write_text(redirecting)
+    secure.process = subprocess.Popen(
+        [r.REGISTRY, "serve", str(secure.folder / "config.yml")], stdout=open(secure.folder / "log", "a"), stderr=subprocess.STDOUT)
+    until(secure.answers, "the registry")
+    puller = Puller(tmp_path / "cache", secure)
+    puller.refused("down:1", "AN9005", "redirects", "https is never left for http", env={"SSL_CERT_FILE": str(secure.tls.file)})
+    assert plain.requests == []
+    secure.stop()
+    plain.stop()
+
+
+def test_a_tag_that_names_another_manifest_than_its_digest(registry, proxy, puller):
+    push(registry, "swapped", tar(("f", b"one")))
+    other = push(registry, "swapped-other", tar(("f", b"two")))
+    body = registry.request("GET", f"/v2/swapped-other/manifests/{other}", headers={"Accept": r.OCI + "manifest.v1+json"}).content
+    proxy.fault("GET .*/manifests/", lambda h, a: h.give(200, [("Content-Type", r.OCI + "manifest.v1+json")], body) or True)
+    puller.refused("swapped:1", "AN9007", "digest", host=proxy.host)

@@ -94,13 +94,12 @@ struct FunctionAppCreate: ParsableCommand {
 
 struct FunctionAppList: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "list", abstract: "The function apps.")
-    @Option(name: [.customShort("g"), .customLong("resource-group")], help: "Only those of this group.")
-    var group: String?
+    @OptionGroup var filter: GroupFilter
     @OptionGroup var output: ResourceOutput
 
     func run() throws {
         reporting { () throws(ResourceError) in
-            output.show(.list(try resourceStore().read().all(.functionApp, in: group)))
+            try filter.show(.functionApp, output)
         }
     }
 }

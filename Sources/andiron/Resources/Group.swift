@@ -53,10 +53,7 @@ struct Group: ParsableCommand {
 struct GroupCreate: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "create", abstract: "Create a resource group.")
 
-    @Option(
-        name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")],
-        help: "The name.")
-    var name: String
+    @OptionGroup var asked: GroupName
 
     @Option(name: [.short, .long], help: "The location; any word.")
     var location: String
@@ -65,8 +62,8 @@ struct GroupCreate: ParsableCommand {
 
     func run() throws {
         reporting { () throws(ResourceError) in
-            try ResourceKind.group.check(name)
-            let group = NewResource.group(name, location: location)
+            try ResourceKind.group.check(asked.name)
+            let group = NewResource.group(asked.name, location: location)
             try resourceStore().update { document throws(ResourceError) in document.put(.group, group) }
             output.show(group)
         }
@@ -84,28 +81,22 @@ struct GroupList: ParsableCommand {
 
 struct GroupShow: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "show", abstract: "One resource group.")
-    @Option(
-        name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")],
-        help: "The name.")
-    var name: String
+    @OptionGroup var asked: GroupName
     @OptionGroup var output: ResourceOutput
 
     func run() throws {
-        reporting { () throws(ResourceError) in output.show(try resourceStore().read().find(.group, name)) }
+        reporting { () throws(ResourceError) in output.show(try resourceStore().read().find(.group, asked.name)) }
     }
 }
 
 struct GroupExists: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "exists", abstract: "Print true or false.")
-    @Option(
-        name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")],
-        help: "The name.")
-    var name: String
+    @OptionGroup var asked: GroupName
 
     func run() throws {
         reporting { () throws(ResourceError) in
             let document = try resourceStore().read()
-            andiron.output(Array("\((try? document.find(.group, name)) != nil)\n".utf8))
+            andiron.output(Array("\((try? document.find(.group, asked.name)) != nil)\n".utf8))
         }
     }
 }
@@ -113,10 +104,7 @@ struct GroupExists: ParsableCommand {
 struct GroupDelete: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "delete", abstract: "Delete a resource group and all in it; asks for its name.")
-    @Option(
-        name: [.customShort("n"), .customShort("g"), .customLong("name"), .customLong("resource-group")],
-        help: "The name.")
-    var name: String
+    @OptionGroup var asked: GroupName
     @OptionGroup var confirmation: Confirmation
     @Flag(help: "Accepted; deleting takes no time here.")
     var noWait = false
@@ -124,8 +112,8 @@ struct GroupDelete: ParsableCommand {
     func run() throws {
         reporting { () throws(ResourceError) in
             let store = resourceStore()
-            let found = try store.read().find(.group, name)
-            let name = found["name"]?.string ?? name
+            let found = try store.read().find(.group, asked.name)
+            let name = found["name"]?.string ?? asked.name
             try confirmation.confirm(
                 "This deletes the resource group '\(name)' and all in it. Type its name to go on:", word: name)
             var folders: [String] = []
@@ -182,12 +170,11 @@ struct PlanCreate: ParsableCommand {
 
 struct PlanList: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "list", abstract: "The plans.")
-    @Option(name: [.customShort("g"), .customLong("resource-group")], help: "Only those of this group.")
-    var group: String?
+    @OptionGroup var filter: GroupFilter
     @OptionGroup var output: ResourceOutput
 
     func run() throws {
-        reporting { () throws(ResourceError) in output.show(.list(try resourceStore().read().all(.plan, in: group))) }
+        reporting { () throws(ResourceError) in try filter.show(.plan, output) }
     }
 }
 

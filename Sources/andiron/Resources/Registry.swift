@@ -51,12 +51,11 @@ struct RegistryCreate: ParsableCommand {
 
 struct RegistryList: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "list", abstract: "The registries.")
-    @Option(name: [.customShort("g"), .customLong("resource-group")], help: "Only those of this group.")
-    var group: String?
+    @OptionGroup var filter: GroupFilter
     @OptionGroup var output: ResourceOutput
 
     func run() throws {
-        reporting { () throws(ResourceError) in output.show(.list(try resourceStore().read().all(.registry, in: group)))
+        reporting { () throws(ResourceError) in try filter.show(.registry, output)
         }
     }
 }

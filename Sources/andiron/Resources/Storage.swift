@@ -48,13 +48,12 @@ struct StorageCreate: ParsableCommand {
 
 struct StorageList: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "list", abstract: "The storage accounts.")
-    @Option(name: [.customShort("g"), .customLong("resource-group")], help: "Only those of this group.")
-    var group: String?
+    @OptionGroup var filter: GroupFilter
     @OptionGroup var output: ResourceOutput
 
     func run() throws {
         reporting { () throws(ResourceError) in
-            output.show(.list(try resourceStore().read().all(.storageAccount, in: group)))
+            try filter.show(.storageAccount, output)
         }
     }
 }
@@ -237,12 +236,11 @@ extension String {
 
 struct RedisList: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "list", abstract: "The Redis caches.")
-    @Option(name: [.customShort("g"), .customLong("resource-group")], help: "Only those of this group.")
-    var group: String?
+    @OptionGroup var filter: GroupFilter
     @OptionGroup var output: ResourceOutput
 
     func run() throws {
-        reporting { () throws(ResourceError) in output.show(.list(try resourceStore().read().all(.redis, in: group))) }
+        reporting { () throws(ResourceError) in try filter.show(.redis, output) }
     }
 }
 
