@@ -235,3 +235,26 @@ else:
     assert done.returncode == 0, done.stderr
     assert "Package creation Succeeded" in done.stdout
     assert done.stdout.strip().splitlines()[-1].startswith(f"{server.host}/package@sha256:")
+
+
+@pytest.mark.parametrize("create, show, query, value", [
+    ("group create -n g2 -l here", "group show -n g2", "properties.provisioningState", "Succeeded"),
+    ("appservice plan create -n p -g rg --sku P1V2 --is-linux", "appservice plan show -n p -g rg", "[sku.tier, status, zoneRedundant]", "PremiumV2\nReady\nFalse"),
+    ("storage account create -n acc9 -g rg -l westeurope", "storage account show -n acc9 -g rg",
+     "[primaryLocation, primaryEndpoints.blob, statusOfPrimary]", "westeurope\nhttp://127.0.0.1:10000/acc9\navailable"),
+    ("acr create -n registry9 -g rg --sku Basic", "acr show -n registry9", "[loginServer, sku.name, adminUserEnabled, publicNetworkAccess]",
+     "127.0.0.1:5000\nBasic\nTrue\nEnabled"),
+    ("functionapp create -n app-9 -g rg --deployment-container-image-name r.io/p:1", "functionapp show -n app-9 -g rg",
+     "[state, defaultHostName, hostNames[0], siteConfig.linuxFxVersion, kind, availabilityState, usageState]",
+     "Running\nlocalhost:7071\nlocalhost:7071\nDOCKER|r.io/p:1\nfunctionapp,linux,container\nNormal\nNormal"),
+    ("redis create -n cache-9 -g rg -l here --sku Basic --vm-size c0", "redis show -n cache-9 -g rg",
+     "[hostName, sslPort, port, provisioningState, sku.family]", "cache-9.redis.cache.windows.net\n6380\n6379\nSucceeded\nC"),
+])
+def test_what_a_script_asks_of_a_resource(group, create, show, query, value):
+    made = group(*create.split())
+    shown = group(*show.split())
+    assert shown == made and shown["id"].startswith("/subscriptions/") and shown["type"].startswith("Microsoft.")
+    assert not [name for name in shown if name.startswith("_")]
+    assert group(*show.split(), "--query", query, "-o", "tsv", text=True) == value + "\n"
+    listed = [name for name in shown if name.endswith(("Date", "Time", "TimeUtc"))]
+    assert all(shown[name] is None or shown[name].endswith("+00:00") for name in listed)
