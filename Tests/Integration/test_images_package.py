@@ -172,11 +172,18 @@ def test_buildah_and_podman_take_a_package_and_build_on_it(place, tmp_path):
         run = lambda words: tool(*buildah, "run", "--isolation", "chroot", container, "--", "/bin/sh", "-c", words)
         assert run("cd $AzureWebJobsScriptRoot; echo $AZUREML_ENTRY_SCRIPT *").split() == ["score.py", "host.json", "score"]
         assert run('read line < $AZUREML_MODEL_DIR/model.txt; echo "$line"') == "weights"
+        tool(*buildah, "config", "--cmd", '["/bin/sh", "-c", "echo started in $AZUREML_ENTRY_SCRIPT"]', container)
         tool(*buildah, "commit", "--format", "oci", container, "mine")
         tool(*buildah, "push", *sign_in, "mine", f"docker://{place.registry.host}/mine:1")
         pulled = place.json("image", "pull", f"{place.registry.host}/mine:1", "--username", USER, "--password", PASSWORD)
         root = pathlib.Path(pulled["folder"])
         assert (root / "bin/sh").stat().st_mode & 0o111 and (root / "var/azureml-app/score.py").exists()
+        # A package on that base starts as the base does, as Azure's functions image is started.
+        (place.folder / "second.py").write_text("def init(): pass\ndef run(data): return 2\n")
+        push(place, "--entry-script", place.folder / "second.py", "--base", f"{place.registry.host}/mine:1", "--image-label", "based")
+        container = tool(*buildah, "from", *sign_in, f"{place.registry.host}/package:based")
+        command = json.loads(tool(*buildah, "inspect", container))["OCIv1"]["config"]["Cmd"]
+        assert run(command[2]) == "started in second.py"
     finally:
         subprocess.run([str(p) for p in (*buildah, "rm", "--all")], capture_output=True, timeout=60)
         subprocess.run([str(p) for p in (*podman, "rmi", "--all", "--force")], capture_output=True, timeout=60)
