@@ -54,7 +54,7 @@ public final class AMQPConnection {
     private var hasSentOpen = false
     private var early = AMQPWriter()
     private var pending: [UInt8] = []
-    var sessions: [UInt16: AMQPSession] = [:]
+    var sessions = NumberMap<AMQPSession>()
     private var localChannels: [UInt16: AMQPSession] = [:]
     /// Channels of sessions we ended; what comes on them before the peer's `end` was sent before it knew.
     private var ending: Set<UInt16> = []
@@ -307,7 +307,7 @@ public final class AMQPConnection {
         case .end where ending.remove(channel) != nil: break
         case _ where ending.contains(channel): break
         default:
-            guard let session = sessions[channel] else { throw .illegal("channel \(channel) has no session") }
+            guard let session = sessions[UInt64(channel)] else { throw .illegal("channel \(channel) has no session") }
             do throws(AMQPError) {
                 try session.take(performative, rest: rest)
             } catch {
@@ -325,14 +325,14 @@ public final class AMQPConnection {
             }
             session.remoteChannel = channel
             session.begin(begin)
-            sessions[channel] = session
+            sessions[UInt64(channel)] = session
             return
         }
-        guard sessions[channel] == nil else { throw .illegal("channel \(channel) has a session already") }
+        guard sessions[UInt64(channel)] == nil else { throw .illegal("channel \(channel) has a session already") }
         let session = AMQPSession(connection: self, localChannel: freeChannel())
         session.remoteChannel = channel
         session.begin(begin)
-        sessions[channel] = session
+        sessions[UInt64(channel)] = session
         localChannels[session.localChannel] = session
         var answer = session.localBegin
         answer.remoteChannel = channel
@@ -373,7 +373,7 @@ public final class AMQPConnection {
 
     func forget(_ session: AMQPSession) {
         localChannels[session.localChannel] = nil
-        if let remote = session.remoteChannel { sessions[remote] = nil }
+        if let remote = session.remoteChannel { sessions[UInt64(remote)] = nil }
     }
 
     private func fail(_ error: AMQPError) {
@@ -389,7 +389,7 @@ public final class AMQPConnection {
         phase = .closed
         let ended = Array(localChannels.values)
         localChannels = [:]
-        sessions = [:]
+        sessions = NumberMap()
         for session in ended { session.connectionEnded(error) }
         handler?.connectionDidClose(error)
     }

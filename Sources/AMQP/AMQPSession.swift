@@ -13,7 +13,7 @@ public final class AMQPSession {
     private var remoteIncomingWindow: UInt32 = 0
     private var remoteHandleMax: UInt32 = .max
     private var nextDeliveryID: UInt32 = 0
-    private var byRemoteHandle: [UInt32: AMQPLink] = [:]
+    private var byRemoteHandle = NumberMap<AMQPLink>()
     private var byLocalHandle: [UInt32: AMQPLink] = [:]
     /// Deliveries of ours that the peer has not settled.
     private var sent = NumberMap<(link: AMQPLink, token: AMQPUUID)>()
@@ -51,7 +51,7 @@ public final class AMQPSession {
         case .flow(let flow): try take(flow)
         case .attach(let attach): try take(attach)
         case .detach(let handle, let closed, let error):
-            guard let link = byRemoteHandle.removeValue(forKey: handle) else {
+            guard let link = byRemoteHandle.remove(UInt64(handle)) else {
                 throw AMQPError("amqp:session:unattached-handle", "handle \(handle) is not attached")
             }
             forget(link)
@@ -68,7 +68,7 @@ public final class AMQPSession {
     private func take(_ transfer: AMQPTransfer, _ payload: UnsafeRawBufferPointer) throws(AMQPError) {
         nextIncomingID &+= 1
         incomingWindow &-= 1
-        guard let link = byRemoteHandle[transfer.handle] else {
+        guard let link = byRemoteHandle[UInt64(transfer.handle)] else {
             throw AMQPError("amqp:session:unattached-handle", "handle \(transfer.handle) is not attached")
         }
         if incomingWindow < localBegin.incomingWindow / 2 {
@@ -119,7 +119,7 @@ public final class AMQPSession {
         let wasStalled = !stalled.isEmpty
         flushStalled()
         if let handle = flow.handle {
-            guard let link = byRemoteHandle[handle] else {
+            guard let link = byRemoteHandle[UInt64(handle)] else {
                 throw AMQPError("amqp:session:unattached-handle", "handle \(handle) is not attached")
             }
             link.take(flow)
@@ -138,19 +138,19 @@ public final class AMQPSession {
         guard attach.handle <= connection.limits.handleMax else {
             throw AMQPError("amqp:session:handle-in-use", "handle \(attach.handle) is above handle-max")
         }
-        guard byRemoteHandle[attach.handle] == nil else {
+        guard byRemoteHandle[UInt64(attach.handle)] == nil else {
             throw AMQPError("amqp:session:handle-in-use", "handle \(attach.handle) is in use")
         }
         let answered = byLocalHandle.values.first {
             $0.name == attach.name && $0.isReceiver != attach.isReceiver && $0.remoteHandle == nil && $0.isOurs
         }
         if let answered {
-            byRemoteHandle[attach.handle] = answered
+            byRemoteHandle[UInt64(attach.handle)] = answered
             answered.remoteAttached(attach)
             return
         }
         let link = AMQPLink(session: self, localHandle: freeHandle(), remote: attach)
-        byRemoteHandle[attach.handle] = link
+        byRemoteHandle[UInt64(attach.handle)] = link
         byLocalHandle[link.localHandle] = link
         connection.handler?.connectionDidAttach(link)
     }
@@ -195,7 +195,7 @@ public final class AMQPSession {
 
     func forget(_ link: AMQPLink) {
         byLocalHandle[link.localHandle] = nil
-        if let remote = link.remoteHandle { byRemoteHandle[remote] = nil }
+        if let remote = link.remoteHandle { byRemoteHandle[UInt64(remote)] = nil }
         for (id, entry) in sent where entry.link === link { sent.remove(id) }
         for (id, owner) in settling where owner === link { settling[id] = nil }
         stalled.removeAll { $0.transfer.handle == link.localHandle }
@@ -301,7 +301,7 @@ public final class AMQPSession {
     func connectionEnded(_ error: AMQPError?) {
         let ended = Array(byLocalHandle.values)
         byLocalHandle = [:]
-        byRemoteHandle = [:]
+        byRemoteHandle = NumberMap()
         sent = NumberMap()
         settling = [:]
         stalled = []

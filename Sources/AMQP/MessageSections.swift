@@ -12,18 +12,25 @@ public struct MessageSections: Equatable, Sendable {
     public var footer: Range<Int>?
     /// The first body section's descriptor: data, sequence or value; 0 when there is no body.
     public var bodyKind: UInt64 = 0
+    /// The bare message: properties, application properties, body, footer, as the sender wrote them.
+    public private(set) var bare = 0..<0
 
     /// Looks for the sections of `bytes`; unknown ones and wrong orders are errors.
     public init(_ bytes: UnsafeRawBufferPointer) throws(AMQPError) {
         var reader = AMQPReader(bytes)
         var bodyStart: Int?
         var bodyEnd = 0
+        var bareStart: Int?
         while !reader.isAtEnd {
             let start = reader.position
             var probe = reader
             let descriptor = try probe.descriptor()
             try reader.skip()
             let range = start..<reader.position
+            if descriptor >= AMQPDescriptor.properties {
+                bareStart = bareStart ?? start
+                bare = (bareStart ?? start)..<reader.position
+            }
             switch descriptor {
             case AMQPDescriptor.header: header = range
             case AMQPDescriptor.deliveryAnnotations: deliveryAnnotations = range
@@ -41,13 +48,6 @@ public struct MessageSections: Equatable, Sendable {
             }
         }
         body = (bodyStart ?? 0)..<max(bodyStart ?? 0, bodyEnd)
-    }
-
-    /// The bare message: properties, application properties, body, footer, as the sender wrote them.
-    public var bare: Range<Int> {
-        let parts = [properties, applicationProperties, body.isEmpty ? nil : body, footer].compactMap { $0 }
-        guard let low = parts.map(\.lowerBound).min(), let high = parts.map(\.upperBound).max() else { return 0..<0 }
-        return low..<high
     }
 
     /// The data sections' ranges, without their descriptors and lengths.

@@ -1,7 +1,7 @@
-/// A dictionary whose keys are numbers given out here, one after the other.
+/// A dictionary whose keys are numbers that count up, or are few.
 
-/// Hashes by one multiplication. The standard hash resists keys chosen by an enemy, which numbers of our own
-/// counters are not, and would cost a tenth of a message.
+/// Hashes by one multiplication. The standard hash resists keys chosen by an enemy; numbers of our own counters are
+/// none, handles and channels are limited in number, and that hash would cost a tenth of a message.
 public struct NumberMap<Value>: Sequence {
     @usableFromInline
     struct Key: Hashable {

@@ -81,7 +81,7 @@ extension Broker {
             record.deliveryCount = 0
             record.enqueuedAt = now
             record.expiresAt = target.expiry(of: record, from: now)
-            target.insert(record)
+            target.insert(&record)
             queue.leave(sequence)
         }
         return afterCommit(moving.count)

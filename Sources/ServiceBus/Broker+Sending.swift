@@ -70,7 +70,7 @@ extension Broker {
             record.state = .active
             record.expiresAt = queue.expiry(of: record, from: now)
         }
-        return queue.insert(record)
+        return queue.insert(&record)
     }
 
     /// Checks a message and finds the queue it ends up in.
@@ -143,12 +143,8 @@ extension Broker {
             parts.messageID = Array((id.text ?? id.identifierText).utf8)
             parts.sessionID = Array((group ?? "").utf8)
         }
-        for (name, bytes) in [("message id", parts.messageID), ("session id", parts.sessionID)]
-        where bytes.count > ServiceBusLimits.identifierByteCount {
-            throw AMQPError(
-                "com.microsoft:argument-out-of-range",
-                "the \(name) has \(bytes.count) bytes; \(ServiceBusLimits.identifierByteCount) are allowed")
-        }
+        try check(parts.messageID, "message id")
+        try check(parts.sessionID, "session id")
         if let partitionKey, !parts.sessionID.isEmpty, partitionKey != String(decoding: parts.sessionID, as: UTF8.self)
         {
             throw AMQPError("com.microsoft:argument-error", "the partition key differs from the session id")
@@ -160,6 +156,13 @@ extension Broker {
             }
         }
         return MessageRecord(parts, bare: UnsafeRawBufferPointer(rebasing: payload[sections.bare]))
+    }
+
+    private static func check(_ identifier: [UInt8], _ name: String) throws(AMQPError) {
+        guard identifier.count > ServiceBusLimits.identifierByteCount else { return }
+        throw AMQPError(
+            "com.microsoft:argument-out-of-range",
+            "the \(name) has \(identifier.count) bytes; \(ServiceBusLimits.identifierByteCount) are allowed")
     }
 
     private static func fields(_ payload: UnsafeRawBufferPointer, _ range: Range<Int>) throws(AMQPError) -> AMQPFields {
@@ -181,9 +184,10 @@ extension MessageQueue {
         if kind != .queue || isSubscription {
             return AMQPError("amqp:not-allowed", "messages cannot be sent to '\(name)'")
         }
-        if settings.status == "Disabled" || settings.status == "SendDisabled" {
+        if settings.status.refusesSends {
             return AMQPError(
-                "com.microsoft:entity-disabled", "'\(name)' takes no messages: its status is \(settings.status)")
+                "com.microsoft:entity-disabled",
+                "'\(name)' takes no messages: its status is \(settings.status.rawValue)")
         }
         return nil
     }

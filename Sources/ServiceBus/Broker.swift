@@ -6,20 +6,6 @@ internal import Glibc
 internal import HeapModule
 internal import JSONText
 
-/// What happens when a change is on disk, or could not be put there.
-enum CommitEffect {
-    case enqueued(MessageQueue, UInt64)
-    case left(MessageQueue, UInt64)
-    case removedForDelivery(
-        MessageQueue, UInt64, MessageRecord, MessageRecord.Delivery, any MessageReceiver)
-    /// A sender's message is safe.
-    case accepted(ProducerLink, UInt32)
-    /// A receiver's word about a message is safe.
-    case settled(ConsumerLink, UInt32, DeliveryState)
-    /// Anything else; told what failed, if something did.
-    case call(@EventLoop (SystemError?) -> Void)
-}
-
 /// The queues of one namespace.
 @EventLoop
 public final class Broker {
@@ -114,6 +100,23 @@ public final class Broker {
         return storage?.append(record) ?? .none
     }
 
+    /// Adds the record of a message that is gone.
+    @inline(__always)
+    func appendRemoval(queue: UInt32, sequence: UInt64) {
+        turnEnd?.schedule()
+        guard let storage else { return }
+        _ = storage.append(SmallRecord.removal(queue: queue, sequence: sequence))
+    }
+
+    /// Adds an effect; one that continues one of the last two is taken into that, so that a burst of messages
+    /// costs two effects, and not two a message. Effects of one commit run together, the order of these is free.
+    @inline(__always)
+    func then(_ effect: CommitEffect) {
+        for index in stride(from: effects.count - 1, through: max(0, effects.count - 2), by: -1)
+        where effects[index].take(in: effect) { return }
+        effects.append(effect)
+    }
+
     func read(_ place: LogPlace) -> [UInt8]? { storage?.read(place) }
 
     func count(_ place: LogPlace, isLive: Bool) { storage?.count(place, isLive: isLive) }
@@ -184,27 +187,12 @@ public final class Broker {
 
     private func run(_ effects: [CommitEffect], _ failure: SystemError?) {
         if failure == nil {
-            for effect in effects { run(effect, nil) }
+            for effect in effects { effect.run(nil) }
         } else {
             // What failed is undone from the last to the first.
-            for effect in effects.reversed() { run(effect, failure) }
+            for effect in effects.reversed() { effect.run(failure) }
         }
         for connection in connections.values where connection.hasSettlements { connection.flushSettlements() }
-    }
-
-    @inline(__always)
-    private func run(_ effect: CommitEffect, _ failure: SystemError?) {
-        let isOnDisk = failure == nil
-        switch effect {
-        case .enqueued(let queue, let sequence): queue.wasEnqueued(sequence, isOnDisk)
-        case .left(let queue, let sequence): queue.hasLeft(sequence, isOnDisk)
-        case .removedForDelivery(let queue, let sequence, let record, let delivery, let receiver):
-            queue.wasRemovedForDelivery(sequence, record, delivery, receiver, isOnDisk)
-        case .accepted(let link, let delivery): link.finish(delivery, isOnDisk ? .accepted : .rejected(.storeFull))
-        case .settled(let link, let delivery, let state):
-            link.confirm(delivery, isOnDisk ? state : .rejected(.storeFull))
-        case .call(let body): body(failure)
-        }
     }
 
     private func report(_ failure: SystemError) {

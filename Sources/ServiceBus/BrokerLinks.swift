@@ -65,7 +65,7 @@ extension ProducerLink: @EventLoop AMQPLinkHandler {
                 .call { [self] _ in finish(delivery.id, .rejected(error)) })
             broker.pump(queue)
         } else {
-            broker.effects.append(.accepted(self, delivery.id))
+            broker.then(.accepted(self, delivery.id...delivery.id))
             broker.pump(queue)
         }
     }
@@ -110,7 +110,7 @@ final class ConsumerLink: MessageReceiver, SettlementBatch {
                 "amqp:not-allowed",
                 "A sessionful message receiver cannot be created on an entity that does not require sessions.")
         }
-        if queue.settings.status == "Disabled" || queue.settings.status == "ReceiveDisabled" {
+        if queue.settings.status.refusesReceives {
             return AMQPError("com.microsoft:entity-disabled", "'\(queue.name)' gives no messages out")
         }
         return nil
@@ -236,8 +236,11 @@ extension ConsumerLink: @EventLoop AMQPLinkHandler {
 
     func link(_ link: AMQPLink, deliveryDidSettle settlement: AMQPSettlement) {
         guard isPeekLock, let (disposition, answer) = disposition(settlement.state) else { return }
-        let effect: CommitEffect =
-            settlement.isSettled ? .call { _ in } : .settled(self, settlement.deliveryID, answer)
+        let id = settlement.deliveryID
+        let effect: CommitEffect? =
+            if settlement.isSettled { nil } else if case .complete = disposition { .completed(self, id...id) } else {
+                .settled(self, id, answer)
+            }
         if let error = queue.settle(settlement.token, disposition, then: effect) {
             if !settlement.isSettled { confirm(settlement.deliveryID, .rejected(error)) }
         } else {

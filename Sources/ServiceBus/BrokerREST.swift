@@ -134,7 +134,7 @@ public struct BrokerREST {
 
     private func settle(_ token: String, _ queue: MessageQueue, _ disposition: Disposition) -> Eventual<HTTPResponse> {
         guard let token = AMQPUUID(token) else { return .now(failure(410, .lockLost)) }
-        if let error = queue.settle(token, disposition, then: .call { _ in }) { return .now(failure(410, error)) }
+        if let error = queue.settle(token, disposition, then: nil) { return .now(failure(410, error)) }
         return afterCommit(HTTPResponse(status: 200))
     }
 

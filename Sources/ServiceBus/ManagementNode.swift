@@ -148,7 +148,7 @@ struct ManagementNode {
         default: return done(.arguments("disposition-status is unknown"))
         }
         for token in body["lock-tokens"]?.elements?.compactMap(\.uuid) ?? [] {
-            if let error = queue.settle(token, disposition, then: .call { _ in }) {
+            if let error = queue.settle(token, disposition, then: nil) {
                 return done(.failure(410, error))
             }
         }

@@ -17,7 +17,7 @@ extension MessageQueue {
     /// Settles a locked message. The effect runs when the change is on disk.
     ///
     /// - Returns: why it could not be, for example because the lock is lost.
-    func settle(_ token: AMQPUUID, _ disposition: Disposition, then effect: CommitEffect) -> AMQPError? {
+    func settle(_ token: AMQPUUID, _ disposition: Disposition, then effect: CommitEffect?) -> AMQPError? {
         let sequence = token.low ^ tokenSecret
         guard let lock = locks[sequence], lock.token == token, isHeld(lock) else { return .lockLost }
         switch disposition {
@@ -49,7 +49,7 @@ extension MessageQueue {
             }
             deadLetter(sequence, properties)
         }
-        broker.effects.append(effect)
+        if let effect { broker.then(effect) }
         trimLockOrder()
         return nil
     }
@@ -78,8 +78,8 @@ extension MessageQueue {
             entry.flags.remove(.locked)
             entry.flags.insert(.leaving)
         }
-        _ = broker.append(SmallRecord.removal(queue: id, sequence: sequence))
-        broker.effects.append(.left(self, sequence))
+        broker.appendRemoval(queue: id, sequence: sequence)
+        broker.then(.left(self, sequence...sequence))
     }
 
     /// The removal is on disk, or the message is still there.
@@ -198,10 +198,10 @@ extension MessageQueue {
         if let name = settings.forwardDeadLettersTo, let target = broker.queue(named: name) {
             record.enqueuedSequence = sequence
             record.enqueuedAt = broker.now
-            target.insert(record)
+            target.insert(&record)
         } else {
             record.deliveryCount = entry.deliveryCount
-            deadLetters?.insert(record, sequence: sequence)
+            deadLetters?.insert(&record, sequence: sequence)
         }
         leave(sequence)
     }

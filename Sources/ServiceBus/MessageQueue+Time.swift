@@ -84,7 +84,7 @@ extension MessageQueue {
         record.state = .active
         record.enqueuedAt = broker.now
         record.expiresAt = expiry(of: record, from: broker.now)
-        insert(record)
+        insert(&record)
         leave(sequence)
     }
 

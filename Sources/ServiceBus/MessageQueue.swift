@@ -119,8 +119,7 @@ public final class MessageQueue {
 
     /// Takes a record in; it can be seen once it is on disk. `sequence` is given for one that keeps its number.
     @discardableResult
-    func insert(_ record: MessageRecord, sequence: UInt64? = nil) -> UInt64 {
-        var record = record
+    func insert(_ record: inout MessageRecord, sequence: UInt64? = nil) -> UInt64 {
         let number = sequence ?? nextSequence
         nextSequence = max(nextSequence, number + 1)
         record.queue = id
@@ -135,7 +134,7 @@ public final class MessageQueue {
         count(record.state, 1)
         byteCount += record.bytes.count
         if requiresSession { join(number, record.sessionID) }
-        broker.effects.append(.enqueued(self, number))
+        broker.then(.enqueued(self, number...number))
         return number
     }
 
@@ -248,7 +247,7 @@ public final class MessageQueue {
     /// Hands ready messages to receivers that can take them, in turn.
     func pump() {
         isPumping = false
-        guard settings.status != "Disabled", settings.status != "ReceiveDisabled" else { return }
+        guard !settings.status.refusesReceives else { return }
         if requiresSession {
             for receiver in receivers {
                 guard let session = receiver.session else { continue }
@@ -295,7 +294,7 @@ public final class MessageQueue {
             // At most once: gone from the disk before it is handed over, so that no restart brings it back.
             receiver.reserve()
             table.update(sequence) { $0.flags.insert([.leaving, .delivered]) }
-            _ = broker.append(SmallRecord.removal(queue: id, sequence: sequence))
+            broker.appendRemoval(queue: id, sequence: sequence)
             var delivery = MessageRecord.Delivery(deliveryCount: UInt32(entry.deliveryCount), isFirst: isFirst)
             delivery.state = entry.state
             broker.effects.append(.removedForDelivery(self, sequence, record, delivery, receiver))

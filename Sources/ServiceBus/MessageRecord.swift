@@ -49,30 +49,34 @@ public struct MessageRecord: Sendable {
 
     init(_ parts: Parts, bare: UnsafeRawBufferPointer) {
         let annotationBytes = parts.annotations?.count ?? 0
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(
+        let size =
             Self.headLength + parts.messageID.count + parts.sessionID.count + parts.deadLetterSource.count
-                + annotationBytes + bare.count)
-        withUnsafeTemporaryAllocation(byteCount: Self.headLength, alignment: 8) { head in
-            head.initializeMemory(as: UInt8.self, repeating: 0)
-            head[0] = RecordKind.message
-            head[1] = parts.isDurable ? 1 : 0
-            head[3] = parts.priority
-            head.storeBytes(of: parts.timeToLive.littleEndian, toByteOffset: 48, as: UInt32.self)
-            head.storeBytes(of: UInt16(parts.annotationCount).littleEndian, toByteOffset: 54, as: UInt16.self)
-            head.storeBytes(of: UInt32(annotationBytes).littleEndian, toByteOffset: 56, as: UInt32.self)
-            head.storeBytes(of: UInt16(parts.messageID.count).littleEndian, toByteOffset: 60, as: UInt16.self)
-            head.storeBytes(of: UInt16(parts.sessionID.count).littleEndian, toByteOffset: 62, as: UInt16.self)
-            head.storeBytes(of: UInt16(parts.deadLetterSource.count).littleEndian, toByteOffset: 64, as: UInt16.self)
-            head.storeBytes(of: UInt16(Self.headLength).littleEndian, toByteOffset: 66, as: UInt16.self)
-            bytes.append(contentsOf: head)
+            + annotationBytes + bare.count
+        bytes = [UInt8](unsafeUninitializedCapacity: size) { memory, count in
+            let memory = UnsafeMutableRawBufferPointer(memory)
+            memory.baseAddress?.initializeMemory(as: UInt8.self, repeating: 0, count: Self.headLength)
+            memory[0] = RecordKind.message
+            memory[1] = parts.isDurable ? 1 : 0
+            memory[3] = parts.priority
+            memory.storeBytes(of: parts.timeToLive.littleEndian, toByteOffset: 48, as: UInt32.self)
+            memory.storeBytes(of: UInt16(parts.annotationCount).littleEndian, toByteOffset: 54, as: UInt16.self)
+            memory.storeBytes(of: UInt32(annotationBytes).littleEndian, toByteOffset: 56, as: UInt32.self)
+            memory.storeBytes(of: UInt16(parts.messageID.count).littleEndian, toByteOffset: 60, as: UInt16.self)
+            memory.storeBytes(of: UInt16(parts.sessionID.count).littleEndian, toByteOffset: 62, as: UInt16.self)
+            memory.storeBytes(of: UInt16(parts.deadLetterSource.count).littleEndian, toByteOffset: 64, as: UInt16.self)
+            memory.storeBytes(of: UInt16(Self.headLength).littleEndian, toByteOffset: 66, as: UInt16.self)
+            count = Self.headLength
+            func append(_ part: UnsafeRawBufferPointer) {
+                guard !part.isEmpty else { return }
+                UnsafeMutableRawBufferPointer(rebasing: memory[count...]).copyMemory(from: part)
+                count += part.count
+            }
+            parts.messageID.withUnsafeBytes(append)
+            parts.sessionID.withUnsafeBytes(append)
+            parts.deadLetterSource.withUnsafeBytes(append)
+            if let annotations = parts.annotations { append(annotations) }
+            append(bare)
         }
-        bytes.append(contentsOf: parts.messageID)
-        bytes.append(contentsOf: parts.sessionID)
-        bytes.append(contentsOf: parts.deadLetterSource)
-        if let annotations = parts.annotations { bytes.append(contentsOf: annotations) }
-        bytes.append(contentsOf: bare)
-        self.bytes = bytes
         scheduledFor = parts.scheduledFor
     }
 

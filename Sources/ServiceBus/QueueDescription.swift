@@ -35,10 +35,10 @@ enum QueueDescription {
         if let text = node["ForwardDeadLetteredMessagesTo"]?.text { settings.forwardDeadLettersTo = entity(text) }
         if let text = node["UserMetadata"]?.text { settings.userMetadata = text.isEmpty ? nil : text }
         if let text = node["Status"]?.text, !text.isEmpty {
-            guard ["Active", "Disabled", "SendDisabled", "ReceiveDisabled"].contains(text) else {
+            guard let status = QueueSettings.Status(rawValue: text) else {
                 throw Refusal(reason: "Status is '\(text)'")
             }
-            settings.status = text
+            settings.status = status
         }
         return settings
     }
@@ -87,7 +87,7 @@ enum QueueDescription {
             ("DuplicateDetectionHistoryTimeWindow", ISODuration.text(settings.duplicateDetectionWindow)),
             ("MaxDeliveryCount", "\(settings.maxDeliveryCount)"), ("EnableBatchedOperations", "true"),
             ("SizeInBytes", "\(queue.byteCount)"), ("MessageCount", "\(queue.totalCount)"),
-            ("IsAnonymousAccessible", "false"), ("AuthorizationRules", ""), ("Status", settings.status),
+            ("IsAnonymousAccessible", "false"), ("AuthorizationRules", ""), ("Status", settings.status.rawValue),
         ]
         if let target = settings.forwardTo { fields.append(("ForwardTo", "sb://localhost/\(xmlEscape(target))")) }
         if let text = settings.userMetadata { fields.append(("UserMetadata", xmlEscape(text))) }

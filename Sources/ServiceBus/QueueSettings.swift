@@ -20,8 +20,7 @@ public struct QueueSettings: Equatable, Sendable {
     public var forwardDeadLettersTo: String?
     public var maxSizeInMegabytes = 1024
     public var userMetadata: String?
-    /// `Active`, `Disabled`, `SendDisabled` or `ReceiveDisabled`.
-    public var status = "Active"
+    public var status = Status.active
     public var autoDeleteOnIdle = QueueSettings.forever
     /// A topic holds nothing itself; see ``rules`` for its subscriptions.
     public var isTopic = false
@@ -29,6 +28,17 @@ public struct QueueSettings: Equatable, Sendable {
     public var rules: [SubscriptionRule] = []
     public var createdAt: Int64 = 0
     public var updatedAt: Int64 = 0
+
+    /// Whether an entity takes and gives messages.
+    public enum Status: String, Sendable {
+        case active = "Active"
+        case disabled = "Disabled"
+        case sendDisabled = "SendDisabled"
+        case receiveDisabled = "ReceiveDisabled"
+
+        var refusesSends: Bool { self == .disabled || self == .sendDisabled }
+        var refusesReceives: Bool { self == .disabled || self == .receiveDisabled }
+    }
 
     /// .NET's longest time span, in milliseconds.
     public static let forever: Int64 = 922_337_203_685_477
@@ -49,7 +59,7 @@ public struct QueueSettings: Equatable, Sendable {
             if let forwardDeadLettersTo { writer.member("forwardDeadLettersTo", forwardDeadLettersTo) }
             writer.member("maxSizeInMegabytes", maxSizeInMegabytes)
             if let userMetadata { writer.member("userMetadata", userMetadata) }
-            writer.member("status", status)
+            writer.member("status", status.rawValue)
             writer.member("autoDeleteOnIdle", autoDeleteOnIdle)
             writer.member("createdAt", createdAt)
             writer.member("updatedAt", updatedAt)
@@ -76,7 +86,7 @@ public struct QueueSettings: Equatable, Sendable {
         forwardDeadLettersTo = json["forwardDeadLettersTo"]?.string
         maxSizeInMegabytes = Int(number("maxSizeInMegabytes", 1024))
         userMetadata = json["userMetadata"]?.string
-        status = json["status"]?.string ?? "Active"
+        status = json["status"]?.string.flatMap(Status.init) ?? .active
         autoDeleteOnIdle = number("autoDeleteOnIdle", Self.forever)
         createdAt = number("createdAt", 0)
         updatedAt = number("updatedAt", 0)

@@ -182,7 +182,7 @@ func committed(_ log: MessageLog) async -> SystemError? {
                 // A later head: four bytes more, told by the head's length.
                 record.bytes.insert(contentsOf: [9, 9, 9, 9], at: MessageRecord.headLength)
                 record.bytes[66] = UInt8(MessageRecord.headLength + 4)
-                broker.queue(named: "q")?.insert(record)
+                broker.queue(named: "q")?.insert(&record)
                 _ = broker.append([200, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
                 await settled(broker)
                 broker.close()
