@@ -92,6 +92,9 @@ final class LayerQueue: @unchecked Sendable {
         if wasPaused { resume() }
     }
 
+    /// Whether the thread would wait now.
+    var isEmpty: Bool { locked { first == chunks.count && !hasEnded && failure == nil } }
+
     /// Waits for the next bytes; on the thread.
     func next() -> Item {
         pthread_mutex_lock(mutex)

@@ -1,5 +1,5 @@
 /// A layer's compressed bytes on the thread: from the file of an earlier try first, then from the queue; each
-/// byte is hashed, counted and kept.
+/// byte is hashed and counted, and kept for a later try while the network is what the layer waits for.
 internal import EventLoops
 internal import Glibc
 
@@ -12,8 +12,15 @@ final class LayerSource {
     private let path: String
     private var hasher = SHA256Hasher()
     private var fromFile: Int
+    /// Bytes that came and are not in the file yet, in order; nil when no more are kept.
+    private var held: [[UInt8]]? = []
+    private var heldByteCount = 0
     private var buffer = [UInt8](repeating: 0, count: 256 << 10)
     private(set) var byteCount = 0
+
+    /// Bytes that may be held. They are written while the thread has nothing else to do; a layer that comes faster
+    /// than it is unpacked is not kept from here on, as it is here again sooner than the copy costs.
+    static let heldByteLimit = 8 << 20
 
     /// - Parameters:
     ///   - file: where the bytes are kept; -1 keeps none.
@@ -40,16 +47,19 @@ final class LayerSource {
             take(buffer, count, body)
             return true
         }
+        if queue.isEmpty { try writeHeld() }
         switch queue.next() {
         case .end: return false
-        case .failed(let error): throw error
+        case .failed(let error):
+            try writeHeld()
+            throw error
         case .bytes(let chunk):
             guard byteCount + chunk.count <= descriptor.size else {
                 throw ImageError(
                     .verification, image: image, step: step,
                     "more than the promised \(descriptor.size) bytes come", remedy: "the image was pushed wrong")
             }
-            try write(chunk)
+            hold(chunk)
             take(chunk, chunk.count, body)
             return true
         }
@@ -64,15 +74,27 @@ final class LayerSource {
         }
     }
 
-    private func write(_ chunk: [UInt8]) throws(ImageError) {
-        guard file >= 0 else { return }
-        var offset = 0
-        while offset < chunk.count {
-            let count = chunk.withUnsafeBytes {
-                pwrite(file, $0.baseAddress?.advanced(by: offset), $0.count - offset, off_t(byteCount + offset))
+    private func hold(_ chunk: [UInt8]) {
+        guard file >= 0, held != nil else { return }
+        heldByteCount += chunk.count
+        if heldByteCount > Self.heldByteLimit { held = nil } else { held?.append(chunk) }
+    }
+
+    private func writeHeld() throws(ImageError) {
+        guard let chunks = held, !chunks.isEmpty else { return }
+        held = []
+        var place = byteCount - heldByteCount
+        heldByteCount = 0
+        for chunk in chunks {
+            var offset = 0
+            while offset < chunk.count {
+                let count = chunk.withUnsafeBytes {
+                    pwrite(file, $0.baseAddress?.advanced(by: offset), $0.count - offset, off_t(place + offset))
+                }
+                guard count > 0 else { throw disk("write") }
+                offset += count
             }
-            guard count > 0 else { throw disk("write") }
-            offset += count
+            place += chunk.count
         }
     }
 
