@@ -415,7 +415,7 @@ def test_the_registry_gone_in_the_middle(registry, proxy, puller, tmp_path):
         return r.cut(1000)(handler, answer)
 
     gone.fault("GET .*/blobs/" + r.sha(layer), leave, times=1)
-    puller.refused("gone:1", "AN9002", "layer", host=gone.host, timeout=3)
+    puller.refused("gone:1", "AN9002", "layer", host=gone.host, timeout=10)
     gone.stop()
 
 
