@@ -112,6 +112,35 @@ def test_other_tools_sign_in_with_either_password(served):
     assert inspect(passwords[1]).returncode != 0
 
 
+def test_a_push_to_a_served_registry_updates_the_app(tmp_path, start):
+    place = Workplace(tmp_path, None)
+    port, listening = r.free_port(), r.free_port()
+    place.host = f"localhost:{port}"
+    place.passwords = lambda: [p["value"] for p in place.json("acr", "credential", "show", "-n", USER)["passwords"]]
+    place.run("group", "create", "-n", "rg", "-l", "here")
+    place.run("acr", "create", "-n", USER, "-g", "rg", "--login-server", place.host)
+    place.run("functionapp", "create", "-g", "rg", "-n", "hooked", "--deployment-container-image-name", f"{place.host}/package:v1")
+    place.run("functionapp", "config", "container", "set", "-n", "hooked", "-g", "rg", "--image", f"{place.host}/package:v1",
+              "--registry-server", f"http://{place.host}", "--registry-username", USER, "--registry-password", place.passwords()[1])
+    hook = place.json("functionapp", "deployment", "container", "config", "-n", "hooked", "-g", "rg", "--enable-cd", "true")
+    assert hook["DOCKER_ENABLE_CI"] is True
+    assert "--webhook is" in place.run("acr", "serve", "-n", USER, "--webhook", 'ftp://x', ok=False).stderr
+    ready = tmp_path / "registry.json"
+    process = subprocess.Popen(
+        [ANDIRON, "acr", "serve", "-n", USER, "--ready-file", str(ready), "--webhook", hook["CI_CD_URL"].replace(":7071", f":{listening}")],
+        env={**os.environ, **place.environment}, stdout=subprocess.DEVNULL)
+    until(ready.exists, "the registry")
+    package(place, "v1")
+    host = begin(start, place, place.folder / "state/apps/hooked", "--port", str(listening), wait=True)
+    assert host.post("/api/score", {}).json == "scored"
+    (place.folder / "score.py").write_text("def init(): pass\ndef run(data): return 'scored anew'\n")
+    place.run("package", "--entry-script", place.folder / "score.py", "--registry", USER, "--username", USER, "--password",
+              place.passwords()[0], "--auth-level", "anonymous", "--image-label", "v1")
+    until(lambda: host.post("/api/score", {}).json == "scored anew", "the update")
+    process.terminate()
+    assert process.wait(20) == 0
+
+
 def test_serving_says_what_is_missing(tmp_path):
     place = Workplace(tmp_path, None)
     place.run("group", "create", "-n", "rg", "-l", "here")

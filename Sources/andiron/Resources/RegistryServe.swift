@@ -20,12 +20,22 @@ struct RegistryServe: ParsableCommand {
             Examples:
               andiron acr create --name myregistry --resource-group rg --login-server localhost:5000
               andiron acr serve --name myregistry
+              andiron acr serve --name myregistry --webhook "$(andiron functionapp deployment container show-cd-url \\
+                --name myapp --query CI_CD_URL --output tsv)"
             """)
     @OptionGroup var resource: NamedResource
     @Option(help: "Where its images are kept (default: with the local resources).")
     var folder: String?
+    @Option(help: "An address that is told of every push, user name and password in it; again for more.")
+    var webhook: [String] = []
     @Option(help: "Write a JSON file with loginServer and pid when ready.")
     var readyFile: String?
+
+    func validate() throws {
+        for address in webhook where !address.hasPrefix("http") || address.contains(where: { "\"\\ \n".contains($0) }) {
+            throw ValidationError("--webhook is '\(address)'; it is an http or https address.")
+        }
+    }
 
     /// How long docker-registry may take to answer, in nanoseconds.
     private static let startTimeLimit: UInt64 = 30_000_000_000
@@ -68,7 +78,7 @@ struct RegistryServe: ParsableCommand {
             try createFolders(place, mode: 0o700)
             try writeFileAtomically(place + "/signer.pem", Array(pem(key.certificate).utf8))
             try writeFileAtomically(
-                place + "/config.yml", Array(configuration(place, server, port, listener.port).utf8))
+                place + "/config.yml", Array(configuration(place, server, port, listener.port).utf8), mode: 0o600)
             // Its output goes to a file of its own, which needs a shell.
             let child = try ChildProcess(
                 ChildCommand(
@@ -135,21 +145,26 @@ struct RegistryServe: ParsableCommand {
     }
 
     private func configuration(_ place: String, _ server: String, _ port: Int, _ tokenPort: Int) -> String {
-        """
-        version: 0.1
-        log: {level: info}
-        storage:
-          filesystem: {rootdirectory: "\(place)/data"}
-          delete: {enabled: true}
-        http: {addr: "127.0.0.1:\(port)", secret: "\(newPassword())"}
-        auth:
-          token:
-            realm: "http://127.0.0.1:\(tokenPort)/oauth2/token"
-            service: "\(server)"
-            issuer: \(RegistryTokenService.issuer)
-            rootcertbundle: "\(place)/signer.pem"
+        let hooks = webhook.enumerated().map { index, address in
+            "\n    - {name: webhook\(index), url: \"\(address)\", timeout: 5s, threshold: 3, backoff: 1s}"
+        }
+        return """
+            version: 0.1
+            log: {level: info}
+            storage:
+              filesystem: {rootdirectory: "\(place)/data"}
+              delete: {enabled: true}
+            http: {addr: "127.0.0.1:\(port)", secret: "\(newPassword())"}
+            auth:
+              token:
+                realm: "http://127.0.0.1:\(tokenPort)/oauth2/token"
+                service: "\(server)"
+                issuer: \(RegistryTokenService.issuer)
+                rootcertbundle: "\(place)/signer.pem"
+            notifications:
+              endpoints:\(hooks.isEmpty ? " []" : hooks.joined())
 
-        """
+            """
     }
 
     private func pem(_ certificate: [UInt8]) -> String {
