@@ -307,7 +307,9 @@ public final class RegistryClient {
             } catch {
                 var step = call
                 step.step = "sign in"
-                failure = transportFailure(error, step)
+                step.receiver = nil
+                step.byteLimit = Self.tokenByteLimit
+                failure = transportFailure(error, step, at: hostOf(request.url))
                 guard error.isTransient else { throw failure }
             }
             guard let delay = retries.nextDelay(asked: nil) else { throw failure }

@@ -79,7 +79,9 @@ extension RegistryClient {
         return error
     }
 
-    func transportFailure(_ error: HTTPClientError, _ call: RegistryCall) -> ImageError {
+    /// - Parameter other: host and port when it is not the registry itself.
+    func transportFailure(_ error: HTTPClientError, _ call: RegistryCall, at other: String? = nil) -> ImageError {
+        let host = other ?? host
         let isCertificate = error.number == 60
         if error.number == 23, call.receiver == nil {
             return ImageError(

@@ -366,6 +366,7 @@ class TokenService:
         self.form_only = False
         self.rights = ["pull", "push"]
         self.lifetime = 300
+        self.padding = 0
         self.requests = []
         service = self
 
@@ -383,7 +384,7 @@ class TokenService:
 
             def grant(self, name, query, key):
                 scopes = [s for text in query.get("scope", []) for s in text.split(" ")]
-                self.answer(200, {key: service.token(name, scopes), "expires_in": service.lifetime})
+                self.answer(200, {key: service.token(name, scopes), "expires_in": service.lifetime, "padding": "x" * service.padding})
 
             def do_GET(self):
                 service.requests.append(("GET", self.path, dict(self.headers)))

@@ -37,6 +37,7 @@ def registry(tmp_path_factory, service):
 def puller(tmp_path, registry, service):
     service.requests.clear()
     service.passwords, service.form_only, service.rights, service.lifetime = [PASSWORD], False, ["pull", "push"], 300
+    service.padding = 0
     return Puller(tmp_path / "cache", registry)
 
 
@@ -94,3 +95,18 @@ def test_package_pushes_with_a_token(service, puller, tmp_path):
         env={**os.environ, "ANDIRON_CACHE": str(tmp_path / "c")})
     assert done.returncode == 0, done.stderr
     assert puller.pull("package:pushed")["digest"] == done.stdout.strip().split("@")[1]
+
+
+def test_a_token_services_answer_has_a_limit(service, puller):
+    service.padding = (1 << 20) - 10_000
+    puller.pull("package:1")
+    service.padding = 1 << 20
+    puller.refused("package:1", "AN9009", "1048576 bytes", service.host)
+
+
+def test_a_token_service_that_is_away_is_named(tmp_path):
+    service = r.TokenService(tmp_path / "tokens")
+    registry = r.Registry(tmp_path / "registry", auth=service.configuration("test-service"))
+    service.stop()
+    Puller(tmp_path / "cache", registry).refused("package:1", "AN9002", "sign in", service.host, timeout=3)
+    registry.stop()
