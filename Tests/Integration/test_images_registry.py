@@ -141,6 +141,25 @@ def test_a_push_to_a_served_registry_updates_the_app(tmp_path, start):
     assert process.wait(20) == 0
 
 
+def is_open(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_served_registry_ends_with_the_process_that_serves_it(tmp_path):
+    place = Workplace(tmp_path, None)
+    port, ready = r.free_port(), tmp_path / "registry.json"
+    place.run("group", "create", "-n", "rg", "-l", "here")
+    place.run("acr", "create", "-n", USER, "-g", "rg", "--login-server", f"localhost:{port}")
+    process = subprocess.Popen(
+        [ANDIRON, "acr", "serve", "-n", USER, "--ready-file", str(ready)], env={**os.environ, **place.environment}, stdout=subprocess.DEVNULL)
+    until(ready.exists, "the registry")
+    assert is_open(port)
+    process.kill()
+    process.wait()
+    until(lambda: not is_open(port), "the registry's end")
+
+
 def test_serving_says_what_is_missing(tmp_path):
     place = Workplace(tmp_path, None)
     place.run("group", "create", "-n", "rg", "-l", "here")

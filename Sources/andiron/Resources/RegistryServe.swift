@@ -37,6 +37,14 @@ struct RegistryServe: ParsableCommand {
         }
     }
 
+    /// Its output goes to a file, and it ends when descriptor 3, whose other end is ours, is closed: with us, however that is.
+    private static let script = """
+        "$0" serve "$1" >"$2" 2>&1 3<&- & registry=$!
+        (read _ <&3; kill $registry) 2>/dev/null &
+        exec 3<&-
+        wait $registry
+        """
+
     /// How long docker-registry may take to answer, in nanoseconds.
     private static let startTimeLimit: UInt64 = 30_000_000_000
 
@@ -79,14 +87,11 @@ struct RegistryServe: ParsableCommand {
             try writeFileAtomically(place + "/signer.pem", Array(pem(key.certificate).utf8))
             try writeFileAtomically(
                 place + "/config.yml", Array(configuration(place, server, port, listener.port).utf8), mode: 0o600)
-            // Its output goes to a file of its own, which needs a shell.
             let child = try ChildProcess(
                 ChildCommand(
                     executable: "/bin/sh",
-                    arguments: [
-                        "-c", "exec \"$0\" serve \"$1\" >\"$2\" 2>&1", program, place + "/config.yml",
-                        place + "/registry.log",
-                    ], environment: processEnvironment(), folder: place))
+                    arguments: ["-c", Self.script, program, place + "/config.yml", place + "/registry.log"],
+                    environment: processEnvironment(), folder: place, hasChannel: true))
             return await watch(child, server, place)
         } catch {
             complain("\(error)")
