@@ -8,6 +8,8 @@ public protocol AMQPLinkHandler: AnyObject {
     func link(_ link: AMQPLink, didReceive delivery: AMQPDelivery, payload: UnsafeRawBufferPointer)
     /// Messages may be sent: credit or window has grown, or the peer asks to drain.
     func linkHasCredit(_ link: AMQPLink)
+    /// After ``AMQPLink/drain()``: everything that was under way has come, and nothing more will.
+    func linkDidDrain(_ link: AMQPLink)
     /// The peer told the outcome of a delivery of ours.
     func link(_ link: AMQPLink, deliveryDidSettle settlement: AMQPSettlement)
     /// The peer confirmed what we told about a delivery of its.
@@ -20,6 +22,7 @@ extension AMQPLinkHandler {
     public func linkDidAttach(_ link: AMQPLink, _ remote: AMQPAttach) {}
     public func link(_ link: AMQPLink, didReceive delivery: AMQPDelivery, payload: UnsafeRawBufferPointer) {}
     public func linkHasCredit(_ link: AMQPLink) {}
+    public func linkDidDrain(_ link: AMQPLink) {}
     public func link(_ link: AMQPLink, deliveryDidSettle settlement: AMQPSettlement) {}
     public func link(_ link: AMQPLink, settlementWasConfirmed deliveryID: UInt32, _ state: DeliveryState?) {}
 }
@@ -62,7 +65,7 @@ public final class AMQPLink {
     /// Sender: messages we may send. Receiver: messages the peer may send.
     public private(set) var credit: UInt32 = 0
     private(set) var deliveryCount: UInt32 = 0
-    /// Sender: the peer wants what there is, and then its credit back.
+    /// Sender: the peer wants what there is, and then its credit back. Receiver: we do.
     public private(set) var isDraining = false
     public private(set) var isDetached = false
     private var hasAnswered = false
@@ -135,8 +138,23 @@ public final class AMQPLink {
     /// Receiver: the peer may send `count` messages from now.
     public func grant(_ count: UInt32) {
         guard isReceiver, !isDetached else { return }
+        isDraining = false
         credit = count
         session.sendFlow(self)
+    }
+
+    /// Receiver: takes no more than what is under way; the handler hears when that has come.
+    public func drain() {
+        guard isReceiver, !isDetached, remoteHandle != nil else { return }
+        standingCredit = 0
+        isDraining = true
+        if credit > 0 { session.sendFlow(self, drain: true) } else { endDrain() }
+    }
+
+    private func endDrain() {
+        guard isReceiver, isDraining, credit == 0, !isDetached else { return }
+        isDraining = false
+        handler?.linkDidDrain(self)
     }
 
     /// Receiver: keeps between half of `count` and `count` messages of credit.
@@ -153,8 +171,8 @@ public final class AMQPLink {
                 deliveryCount = count
                 credit = used > credit ? 0 : credit - used
             }
-            if flow.echo { session.sendFlow(self) }
-            return
+            if flow.echo { session.sendFlow(self, drain: isDraining) }
+            return endDrain()
         }
         if let granted = flow.linkCredit {
             let limit = (flow.deliveryCount ?? 0) &+ granted
@@ -245,6 +263,7 @@ public final class AMQPLink {
                 id: id, tag: tag, messageFormat: transfer.messageFormat ?? 0, isSettled: settled,
                 isTooLarge: isTooLarge || payload.count > connection?.limits.messageByteCount ?? 0), payload: payload)
         if standingCredit > 0, credit <= standingCredit / 2, !isDetached { grant(standingCredit) }
+        if isDraining { endDrain() }
     }
 
     // MARK: Detaching

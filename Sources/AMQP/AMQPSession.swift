@@ -21,7 +21,8 @@ public final class AMQPSession {
     private var settling: [UInt32: AMQPLink] = [:]
     /// The rest of a message that did not fit the peer's window.
     private var stalled: [(transfer: AMQPTransfer, payload: ArraySlice<UInt8>)] = []
-    private var isEnded = false
+    /// Ended by either side, or gone with its connection: nothing can be attached any more.
+    public private(set) var isEnded = false
 
     init(connection: AMQPConnection, localChannel: UInt16) {
         self.connection = connection

@@ -11,6 +11,7 @@ final class Peer: AMQPConnectionHandler, AMQPLinkHandler {
     var received: [(delivery: AMQPDelivery, bytes: [UInt8])] = []
     var settled: [AMQPSettlement] = []
     var detached: [AMQPError?] = []
+    var drained = 0
     var mechanism: String?
     var accepts = true
     var answers: (AMQPLink) -> Void = { $0.accept(maxMessageSize: 1_048_576) }
@@ -37,6 +38,7 @@ final class Peer: AMQPConnectionHandler, AMQPLinkHandler {
     }
     func link(_ link: AMQPLink, deliveryDidSettle settlement: AMQPSettlement) { settled.append(settlement) }
     func linkDidDetach(_ link: AMQPLink, _ error: AMQPError?) { detached.append(error) }
+    func linkDidDrain(_ link: AMQPLink) { drained += 1 }
 }
 
 /// Carries bytes between two sides, in pieces of a size, until both are silent.
@@ -169,6 +171,34 @@ func talk(_ left: Peer, _ right: Peer, pieces: Int = .max) {
         sender.finishDrain()
         talk(client, server)
         #expect(sender.credit == 0 && link.credit == 0)
+    }
+
+    @Test func `a receiver that drains hears when all under way has come`() {
+        let (client, server) = Self.pair()
+        let link = client.engine.beginSession().attachReceiver(name: "l", source: .source("q"), handler: client)
+        talk(client, server)
+        link.grant(5)
+        talk(client, server)
+        let sender = server.attached[0]
+        sender.send(tag: AMQPTag(counter: 0), settled: true) { $0.null() }
+        link.drain()
+        #expect(client.drained == 0)
+        talk(client, server)
+        #expect(client.drained == 0 && client.received.count == 1 && sender.isDraining)
+        sender.finishDrain()
+        talk(client, server)
+        #expect(client.drained == 1 && link.credit == 0 && !link.isDraining)
+        // Without credit there is nothing to wait for.
+        link.drain()
+        #expect(client.drained == 2)
+        // Messages that use up the credit end it too, and credit can be given again.
+        link.grant(2)
+        talk(client, server)
+        #expect(sender.credit == 2)
+        for _ in 0..<2 { sender.send(tag: AMQPTag(counter: 0), settled: true) { $0.null() } }
+        link.drain()
+        talk(client, server)
+        #expect(client.drained == 3 && client.received.count == 3)
     }
 
     @Test(arguments: [
