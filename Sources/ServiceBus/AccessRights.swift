@@ -44,11 +44,14 @@ final class AccessRights {
         }
     }
 
-    /// Calls `lost` when a right has run out since the last time.
-    func expire(_ lost: () -> Void) {
+    /// When the next right runs out, in milliseconds since 1970; nil when none does.
+    var nextExpiry: Int64? { grants.map(\.until).min() }
+
+    /// Forgets rights that have run out, and tells whether there were any.
+    func expire() -> Bool {
         let now = broker.now
-        guard grants.contains(where: { $0.until <= now }) else { return }
+        let count = grants.count
         grants.removeAll { $0.until <= now }
-        lost()
+        return grants.count < count
     }
 }

@@ -21,7 +21,8 @@ final class BrokerConnection {
     private var isOver = false
     private var receivedAt: Int64 = 0
     private var hasSent = false
-    private var settling: [any SettlementBatch] = []
+    private var settling: [SettlementRange] = []
+    private var expiry: LoopTimer?
 
     /// An idle client that told no idle time-out is kept; one silent for twice ours is gone.
     private static let heartbeatInterval = Duration.seconds(30)
@@ -39,6 +40,7 @@ final class BrokerConnection {
             role: .server(mechanisms: ["MSSBCBS", "PLAIN", "ANONYMOUS"]), open: open, limits: limits)
         flush = TurnEndAction { [weak self] in self?.write() }
         heartbeat = LoopTimer { [weak self] in self?.beat() }
+        expiry = LoopTimer { [weak self] in self?.dropUnauthorized() }
         engine.handler = self
         receivedAt = broker.now
     }
@@ -78,14 +80,8 @@ final class BrokerConnection {
         if silence > 2 * Int64(AMQPLimits().idleTimeoutMilliseconds ?? 240_000) {
             engine.close(AMQPError("amqp:connection:forced", "the connection was inactive"))
         }
-        if let timeout = engine.remoteOpen?.idleTimeout, timeout > 0 {
-            // Twice within the peer's time, and at most every second.
-            let interval = Duration.milliseconds(max(1000, Int64(timeout) / 2))
-            if interval < Self.heartbeatInterval { heartbeat?.start(after: interval, every: interval) }
-            if !hasSent { engine.sendEmptyFrame() }
-        }
+        if engine.remoteOpen?.idleTimeout ?? 0 > 0, !hasSent { engine.sendEmptyFrame() }
         hasSent = false
-        access.expire { [unowned self] in dropUnauthorized() }
     }
 
     // MARK: Settlements
@@ -93,7 +89,7 @@ final class BrokerConnection {
     var hasSettlements: Bool { !settling.isEmpty }
 
     /// Remembers a link with answers to send when the commit's effects are done.
-    func willFlush(_ batch: any SettlementBatch) { settling.append(batch) }
+    func willFlush(_ batch: SettlementRange) { settling.append(batch) }
 
     func flushSettlements() {
         let batches = settling
@@ -130,10 +126,19 @@ final class BrokerConnection {
         for producer in Array(producers.values) where producer.queue === queue { producer.drop(error) }
     }
 
+    /// The client has put a token: looks after it when it ends.
+    func rightsChanged() {
+        guard let end = access.nextExpiry else { return }
+        expiry?.start(after: .milliseconds(max(1, min(end - broker.now, 86_400_000))))
+    }
+
     private func dropUnauthorized() {
-        let error = AMQPError("amqp:unauthorized-access", "The token has expired.")
-        for consumer in Array(consumers.values) where !access.allows(consumer.queue.name) { consumer.drop(error) }
-        for producer in Array(producers.values) where !access.allows(producer.queue.name) { producer.drop(error) }
+        let error = AMQPError("amqp:unauthorized-access", "ExpiredToken: The token is expired.")
+        if access.expire() {
+            for consumer in Array(consumers.values) where !access.allows(consumer.queue.name) { consumer.drop(error) }
+            for producer in Array(producers.values) where !access.allows(producer.queue.name) { producer.drop(error) }
+        }
+        rightsChanged()
     }
 
     private func attach(_ link: AMQPLink) {
@@ -213,7 +218,12 @@ extension BrokerConnection: @EventLoop AMQPConnectionHandler {
         access.authenticate(mechanism: mechanism, response: response)
     }
 
-    func connectionDidOpen(_ remote: AMQPOpen) {}
+    func connectionDidOpen(_ remote: AMQPOpen) {
+        guard let timeout = remote.idleTimeout, timeout > 0 else { return }
+        // Twice within the peer's time, and at most every second.
+        let interval = min(Self.heartbeatInterval, .milliseconds(max(1000, Int64(timeout) / 2)))
+        heartbeat?.start(after: interval, every: interval)
+    }
 
     func connectionDidAttach(_ link: AMQPLink) { attach(link) }
 
@@ -226,6 +236,7 @@ extension BrokerConnection: @EventLoop AMQPConnectionHandler {
     private func end() {
         isOver = true
         heartbeat = nil
+        expiry = nil
         broker.connections[ObjectIdentifier(self)] = nil
     }
 

@@ -2,35 +2,24 @@
 internal import AMQP
 internal import EventLoops
 
-/// Answers gathered while a commit's effects run, sent as ranges.
+/// A link's answers, gathered while a commit's effects run: those that accept deliveries in a row are one range.
 @EventLoop
-protocol SettlementBatch: AnyObject {
-    func flush()
-}
-
-/// A client's sending link.
-@EventLoop
-final class ProducerLink: SettlementBatch {
-    /// Messages a client may send before we answer any.
-    static let credit: UInt32 = 1000
-
-    unowned let connection: BrokerConnection
-    let link: AMQPLink
-    let queue: MessageQueue
+final class SettlementRange {
+    private unowned let connection: BrokerConnection
+    private let link: AMQPLink
     private var range: (first: UInt32, last: UInt32)?
 
-    init(connection: BrokerConnection, link: AMQPLink, queue: MessageQueue) {
+    init(connection: BrokerConnection, link: AMQPLink) {
         self.connection = connection
         self.link = link
-        self.queue = queue
     }
 
-    /// A delivery's messages are on disk, or are not.
-    func finish(_ delivery: UInt32, _ state: DeliveryState) {
+    /// Answers for one delivery, after those before it.
+    func answer(_ delivery: UInt32, _ state: DeliveryState) {
         guard !link.isDetached else { return }
         guard state == .accepted else {
             flush()
-            return link.session.settle(first: delivery, last: delivery, state, asSender: false)
+            return link.session.settle(first: delivery, last: delivery, state, asSender: !link.isReceiver)
         }
         if let current = range, delivery == current.last &+ 1 {
             range = (current.first, delivery)
@@ -40,11 +29,34 @@ final class ProducerLink: SettlementBatch {
         }
     }
 
+    /// Sends what was gathered.
     func flush() {
         guard let current = range else { return }
         range = nil
-        link.session.settle(first: current.first, last: current.last, .accepted, asSender: false)
+        link.session.settle(first: current.first, last: current.last, .accepted, asSender: !link.isReceiver)
     }
+}
+
+/// A client's sending link.
+@EventLoop
+final class ProducerLink {
+    /// Messages a client may send before we answer any.
+    static let credit: UInt32 = 1000
+
+    unowned let connection: BrokerConnection
+    let link: AMQPLink
+    let queue: MessageQueue
+    private let answers: SettlementRange
+
+    init(connection: BrokerConnection, link: AMQPLink, queue: MessageQueue) {
+        self.connection = connection
+        self.link = link
+        self.queue = queue
+        answers = SettlementRange(connection: connection, link: link)
+    }
+
+    /// A delivery's messages are on disk, or are not.
+    func finish(_ delivery: UInt32, _ state: DeliveryState) { answers.answer(delivery, state) }
 
     func drop(_ error: AMQPError) {
         connection.forget(link)
@@ -75,7 +87,7 @@ extension ProducerLink: @EventLoop AMQPLinkHandler {
 
 /// A client's receiving link.
 @EventLoop
-final class ConsumerLink: MessageReceiver, SettlementBatch {
+final class ConsumerLink: MessageReceiver {
     unowned let connection: BrokerConnection
     let link: AMQPLink
     let queue: MessageQueue
@@ -83,7 +95,7 @@ final class ConsumerLink: MessageReceiver, SettlementBatch {
     private(set) var session: MessageSession?
     /// Messages on their way here that are not sent yet.
     private var reserved: UInt32 = 0
-    private var range: (first: UInt32, last: UInt32)?
+    private let answers: SettlementRange
 
     /// How long a client waits for any session when it names no time.
     private static let sessionWait: Int64 = 65_000
@@ -93,6 +105,7 @@ final class ConsumerLink: MessageReceiver, SettlementBatch {
         self.link = link
         self.queue = queue
         isPeekLock = link.remote.senderSettleMode != 1
+        answers = SettlementRange(connection: connection, link: link)
     }
 
     /// Why the link cannot be; the words are the emulator's.
@@ -156,25 +169,8 @@ final class ConsumerLink: MessageReceiver, SettlementBatch {
         if link.isDraining { connection.broker.pump(queue) }
     }
 
-    func confirm(_ delivery: UInt32, _ state: DeliveryState) {
-        guard !link.isDetached else { return }
-        guard state == .accepted else {
-            flush()
-            return link.session.settle(first: delivery, last: delivery, state, asSender: true)
-        }
-        if let current = range, delivery == current.last &+ 1 {
-            range = (current.first, delivery)
-        } else {
-            if range == nil { connection.willFlush(self) } else { flush() }
-            range = (delivery, delivery)
-        }
-    }
-
-    func flush() {
-        guard let current = range else { return }
-        range = nil
-        link.session.settle(first: current.first, last: current.last, .accepted, asSender: true)
-    }
+    /// What a client told about a delivery is on disk, or could not be done.
+    func confirm(_ delivery: UInt32, _ state: DeliveryState) { answers.answer(delivery, state) }
 
     // MARK: Ending
 

@@ -70,6 +70,7 @@ final class RequestLink {
         if let reason = connection.access.put(token: token, audience: audience) {
             return ManagementAnswer(status: 401, text: reason, condition: "amqp:unauthorized-access")
         }
+        connection.rightsChanged()
         return ManagementAnswer(status: 202, text: "Accepted")
     }
 
@@ -114,6 +115,10 @@ extension RequestLink: @EventLoop AMQPLinkHandler {
             return reply(.failure(400, error), to: nameless)
         }
         if path.node == .claims { return reply(claims(request), to: request) }
+        guard connection.access.allows(path.entity) else {
+            let error = AMQPError("amqp:unauthorized-access", "ExpiredToken: The token is expired.")
+            return reply(.failure(401, error), to: request)
+        }
         guard let queue = connection.broker.queue(named: path.entity) else {
             return reply(.failure(404, .entityNotFound(path.entity)), to: request)
         }
