@@ -9,7 +9,7 @@ public protocol BusUser: AnyObject {
     var entity: String { get }
     /// The connection is there, and we may use the entity: attach links.
     func busDidOpen(_ session: AMQPSession)
-    /// It is gone, or cannot be had; another try follows.
+    /// It is gone, or cannot be had, or the entity may not be used; another try follows.
     func busDidClose(_ error: AMQPError)
 }
 
@@ -32,9 +32,17 @@ public final class BusClient {
     private var retryDelay = BusClient.firstRetry
     private var isConnecting = false
     private var isClosed = false
-    /// How long tokens are made to hold; a quarter earlier they are renewed.
-    public var tokenLifetime = Duration.seconds(3600)
+    private var refused: [any BusUser] = []
+    private var accessTimer: LoopTimer?
+    private var receivedAt: UInt64 = 0
+    /// How long tokens are made to hold; after three quarters of it they are renewed.
+    public var tokenLifetime = BusClient.defaultTokenLifetime
+    /// A broker that sends nothing for this long is gone; it is asked to send twice as often.
+    public var idleTimeout = Duration.seconds(60)
 
+    public static let defaultTokenLifetime = Duration.seconds(3600)
+    /// The pause before a token that was refused is tried again.
+    static let accessRetry = Duration.seconds(5)
     static let firstRetry = Duration.milliseconds(100)
     static let longestRetry = Duration.seconds(10)
     /// Time for TCP, TLS, SASL and open together.
@@ -46,7 +54,8 @@ public final class BusClient {
         makeContext = tls
         flush = TurnEndAction { [weak self] in self?.write() }
         retryTimer = LoopTimer { [weak self] in self?.connect() }
-        heartbeat = LoopTimer { [weak self] in self?.engine?.sendEmptyFrame() }
+        accessTimer = LoopTimer { [weak self] in self?.askAgain() }
+        heartbeat = LoopTimer { [weak self] in self?.beat() }
     }
 
     /// Whether the broker at the other end gives tokens, locks and a `$management` node.
@@ -63,15 +72,46 @@ public final class BusClient {
 
     public func remove(_ user: any BusUser) {
         users.removeAll { $0 === user }
+        refused.removeAll { $0 === user }
         if users.isEmpty { disconnect() }
     }
+
+    /// Puts a fresh token for a user whose link was lost, and tells it that it may attach again. A session that the
+    /// broker has ended is of no further use: then the connection is made again.
+    func reopen(_ user: any BusUser) {
+        guard let session, users.contains(where: { $0 === user }) else { return }
+        guard !session.isEnded else {
+            return lost(AMQPError("amqp:connection:forced", "the broker ended the session"))
+        }
+        open(user, session)
+    }
+
+    /// Somebody has something to send: a pause before the next attempt ends now.
+    func hurry() {
+        guard retryTimer?.isActive ?? false else { return }
+        retryTimer?.stop()
+        connect()
+    }
+
+    /// A link works: the next break is not one of a row.
+    func isUsed() { retryDelay = Self.firstRetry }
 
     private func open(_ user: any BusUser, _ session: AMQPSession) {
         guard let tokens else { return user.busDidOpen(session) }
         tokens.need(user.entity) { [weak self, weak user] error in
             guard let self, let user, self.session === session, users.contains(where: { $0 === user }) else { return }
-            if let error { user.busDidClose(error) } else { user.busDidOpen(session) }
+            guard let error else { return user.busDidOpen(session) }
+            refused.removeAll { $0 === user }
+            refused.append(user)
+            accessTimer?.start(after: Self.accessRetry)
+            user.busDidClose(error)
         }
+    }
+
+    private func askAgain() {
+        let users = refused
+        refused = []
+        for user in users { reopen(user) }
     }
 
     /// Closes for good.
@@ -83,6 +123,7 @@ public final class BusClient {
 
     private func disconnect() {
         retryTimer?.stop()
+        accessTimer?.stop()
         heartbeat?.stop()
         guard let engine, let stream else { return }
         engine.handler = nil
@@ -135,7 +176,9 @@ public final class BusClient {
         } else {
             role = .client(mechanism: "ANONYMOUS", response: Array("andiron".utf8))
         }
-        let engine = AMQPConnection(role: role, open: open)
+        var limits = AMQPLimits()
+        limits.idleTimeoutMilliseconds = UInt32(clamping: (idleTimeout / 2).wholeMilliseconds)
+        let engine = AMQPConnection(role: role, open: open, limits: limits)
         engine.handler = self
         self.engine = engine
         self.stream = stream
@@ -155,6 +198,8 @@ public final class BusClient {
     private func lost(_ error: AMQPError) {
         opening = nil
         heartbeat?.stop()
+        accessTimer?.stop()
+        refused = []
         engine?.handler = nil
         engine?.streamEnded(error)
         engine = nil
@@ -170,6 +215,15 @@ public final class BusClient {
         retryDelay = min(retryDelay * 2, Self.longestRetry)
     }
 
+    /// Sends what keeps the connection alive, and looks whether the broker does so too.
+    private func beat() {
+        guard monotonicNanoseconds() - receivedAt < idleTimeout.wholeNanoseconds else {
+            return lost(
+                AMQPError("amqp:connection:forced", "the broker has been silent for \(idleTimeout.inSeconds) s"))
+        }
+        engine?.sendEmptyFrame()
+    }
+
     private func write() {
         guard let stream, let engine, engine.hasOutput else { return }
         guard stream.bufferedByteCount < AMQPLimits.outputByteCount else { return }
@@ -183,12 +237,13 @@ extension BusClient: @EventLoop AMQPConnectionHandler {
     public func connectionDidOpen(_ remote: AMQPOpen) {
         opening = nil
         failure = nil
-        retryDelay = Self.firstRetry
         guard let engine else { return }
+        receivedAt = monotonicNanoseconds()
+        var interval = idleTimeout / 4
         if let timeout = remote.idleTimeout, timeout > 0 {
-            let half = Duration.milliseconds(max(500, Int64(timeout) / 2))
-            heartbeat?.start(after: half, every: half)
+            interval = min(interval, .milliseconds(max(500, Int64(timeout) / 2)))
         }
+        heartbeat?.start(after: interval, every: interval)
         let session = engine.beginSession()
         self.session = session
         if isServiceBus, !address.password.isEmpty || address.signature != nil {
@@ -210,7 +265,10 @@ extension BusClient: @EventLoop AMQPConnectionHandler {
 }
 
 extension BusClient: ByteStreamReader {
-    public func streamDidRead(_ bytes: UnsafeRawBufferPointer) { engine?.receive(bytes) }
+    public func streamDidRead(_ bytes: UnsafeRawBufferPointer) {
+        receivedAt = monotonicNanoseconds()
+        engine?.receive(bytes)
+    }
 
     public func streamDidEnd(_ error: SystemError?) {
         lost(AMQPError("amqp:connection:forced", error?.message ?? "the broker ended the connection"))

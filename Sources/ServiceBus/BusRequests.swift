@@ -9,9 +9,22 @@ public final class BusRequests {
     private var receiver: AMQPLink?
     private let replyTo: String
     private var next: UInt64 = 0
-    private var waiting: [String: @EventLoop (Result<AMQPMessage, AMQPError>) -> Void] = [:]
+    private var waiting: [String: Waiting] = [:]
     private var unsent: [AMQPMessage] = []
     private var failure: AMQPError?
+    private var watch: LoopTimer?
+
+    private struct Waiting {
+        let since: UInt64
+        let done: @EventLoop (Result<AMQPMessage, AMQPError>) -> Void
+    }
+
+    /// How long a node may take to answer, give or take ``watchInterval``.
+    static let timeout = Duration.seconds(60)
+    static let watchInterval = Duration.seconds(5)
+
+    /// The links are gone; further requests need new ones.
+    public var isOver: Bool { failure != nil }
 
     /// - Parameter node: `$cbs`, or an entity's `…/$management`.
     public init(session: AMQPSession, node: String) {
@@ -21,6 +34,7 @@ public final class BusRequests {
         sender = session.attachSender(
             name: "\(replyTo):sender", target: .target(node), source: .source(replyTo), handler: self)
         receiver?.keepCredit(100)
+        watch = LoopTimer { [weak self] in self?.giveUpLate() }
     }
 
     /// Sends a request; its message id is ours. Answers once, with the answer or why there is none.
@@ -31,7 +45,8 @@ public final class BusRequests {
             var request = request
             request.properties.messageID = .string("\(next)")
             request.properties.replyTo = replyTo
-            waiting["\(next)"] = done
+            if waiting.isEmpty { watch?.start(after: Self.watchInterval, every: Self.watchInterval) }
+            waiting["\(next)"] = Waiting(since: monotonicNanoseconds(), done: done)
             unsent.append(request)
             send()
         }
@@ -56,10 +71,23 @@ public final class BusRequests {
 
     private func fail(_ error: AMQPError) {
         failure = error
+        watch?.stop()
         let waiting = waiting
         self.waiting = [:]
         unsent = []
-        for done in waiting.values { done(.failure(error)) }
+        for entry in waiting.values { entry.done(.failure(error)) }
+    }
+
+    /// A node that leaves one request unanswered is given up; its links are made anew.
+    private func giveUpLate() {
+        let now = monotonicNanoseconds()
+        guard waiting.values.contains(where: { now - $0.since >= Self.timeout.wholeNanoseconds }) else {
+            if waiting.isEmpty { watch?.stop() }
+            return
+        }
+        sender?.detach()
+        receiver?.detach()
+        fail(AMQPError("com.microsoft:timeout", "'\(replyTo)' was not answered in time"))
     }
 }
 
@@ -71,12 +99,14 @@ extension BusRequests: @EventLoop AMQPLinkHandler {
             link.session.settle(first: delivery.id, last: delivery.id, .accepted, asSender: false)
         }
         guard let answer = try? AMQPMessage(payload), let id = answer.properties.correlationID.text,
-            let done = waiting.removeValue(forKey: id)
+            let entry = waiting.removeValue(forKey: id)
         else { return }
-        done(.success(answer))
+        entry.done(.success(answer))
     }
 
     public func linkDidDetach(_ link: AMQPLink, _ error: AMQPError?) {
+        // One without the other is of no use.
+        (link === sender ? receiver : sender)?.detach()
         fail(error ?? AMQPError("amqp:link:detach-forced", "the broker detached '\(link.name)'"))
     }
 }
@@ -101,57 +131,9 @@ extension AMQPMessage {
     public var failure: AMQPError? {
         guard !(200..<300).contains(status) else { return nil }
         let properties = AMQPValue.map(applicationProperties)
+        let usual = [401: "amqp:unauthorized-access", 404: "amqp:not-found"][status]
         return AMQPError(
-            properties["errorCondition"]?.text ?? "amqp:internal-error",
+            properties["errorCondition"]?.text ?? usual ?? "amqp:internal-error",
             (properties["statusDescription"] ?? properties["status-description"])?.text ?? "status \(status)")
-    }
-}
-
-/// Puts tokens to `$cbs` and renews them in time.
-@EventLoop
-final class TokenKeeper {
-    private let address: BrokerAddress
-    private let requests: BusRequests
-    private let lifetime: Duration
-    private var entities: Set<String> = []
-    private var timer: LoopTimer?
-
-    init(address: BrokerAddress, session: AMQPSession, lifetime: Duration) {
-        self.address = address
-        self.lifetime = lifetime
-        requests = BusRequests(session: session, node: "$cbs")
-        timer = LoopTimer { [weak self] in self?.renew() }
-        timer?.start(after: lifetime * 3 / 4, every: lifetime * 3 / 4)
-    }
-
-    /// Puts a token for an entity, and keeps it alive.
-    func need(_ entity: String, _ done: @escaping @EventLoop (AMQPError?) -> Void) {
-        entities.insert(entity)
-        put(entity).whenDone { result in
-            switch result {
-            case .failure(let error): done(error)
-            case .success(let answer): done(answer.failure)
-            }
-        }
-    }
-
-    private func put(_ entity: String) -> Eventual<Result<AMQPMessage, AMQPError>> {
-        let audience = "sb://\(address.host)/\(entity)"
-        let expiry = wallMilliseconds() / 1000 + Int64(lifetime.inSeconds)
-        let token =
-            address.signature
-            ?? SharedAccessSignature.make(
-                audience: audience, keyName: address.user, key: address.password, expiry: expiry)
-        var request = AMQPMessage(body: .value(.string(token)))
-        request.applicationProperties = [
-            AMQPPair(string: "operation", .string("put-token")),
-            AMQPPair(string: "type", .string("servicebus.windows.net:sastoken")),
-            AMQPPair(string: "name", .string(audience)), AMQPPair(string: "expiration", .timestamp(expiry * 1000)),
-        ]
-        return requests.call(request)
-    }
-
-    private func renew() {
-        for entity in entities { put(entity).whenDone { _ in } }
     }
 }
