@@ -155,7 +155,7 @@ public struct HostConfiguration: Sendable {
         }
         + cacheKeys.map { "inferenceCache.\($0)" }
         + blobsKeys.map { "extensions.blobs.\($0)" } + queuesKeys.map { "extensions.queues.\($0)" }
-        + ServiceBusConfiguration.keys.map { "extensions.serviceBus.\($0)" }
+        + ServiceBusConfiguration.documentedKeys.map { "extensions.serviceBus.\($0)" }
 
     /// Reads host.json with the environment's `AzureFunctionsJobHost__…` laid over it.
     ///

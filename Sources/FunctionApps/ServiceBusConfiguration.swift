@@ -23,37 +23,90 @@ public struct ServiceBusConfiguration: Sendable, Equatable {
     public var minMessageBatchSize = 1
     /// `maxBatchWaitTime`: how long they are waited for, default 30 s.
     public var maxBatchWaitTime = Duration.seconds(30)
-    /// `sessionIdleTimeout`: the pause after which a session is given back, default 1 min.
+    /// `sessionIdleTimeout`: the pause after which a session is given back, default `clientRetryOptions.tryTimeout`.
     public var sessionIdleTimeout = Duration.seconds(60)
+    /// `clientRetryOptions`: how an output message that a broker did not take is tried again.
+    public var clientRetryOptions = ClientRetryOptions()
+
+    /// `clientRetryOptions`; names and defaults are those of `ServiceBusRetryOptions`.
+    public struct ClientRetryOptions: Sendable, Equatable {
+        /// `mode`: `Exponential`, each pause twice the one before, or `Fixed`; default Exponential.
+        public var isExponential = true
+        /// `tryTimeout`: how long one try may take, default 1 min.
+        public var tryTimeout = Duration.seconds(60)
+        /// `delay`: the pause before the first retry, default 0.8 s.
+        public var delay = Duration.milliseconds(800)
+        /// `maxDelay`: the longest pause, default 1 min.
+        public var maxDelay = Duration.seconds(60)
+        /// `maxRetries`: tries after the first, default 3.
+        public var maxRetries = 3
+
+        public init() {}
+
+        static let keys = ["mode", "tryTimeout", "delay", "maxDelay", "maxRetries"]
+
+        static func read(_ section: JSONValue, _ reader: inout ConfigurationReader) -> Self {
+            var options = Self()
+            if let mode = reader.text(section, "mode") {
+                options.isExponential = mode.lowercased() != "fixed"
+                if !["fixed", "exponential"].contains(mode.lowercased()) {
+                    reader.report(
+                        "AN2003", "'mode' is '\(mode)'; it must be Exponential or Fixed",
+                        at: reader.value(section, "mode"))
+                }
+            }
+            let span = Duration.milliseconds(1) ... .seconds(3600)
+            options.tryTimeout = reader.duration(section, "tryTimeout", in: span) ?? options.tryTimeout
+            options.delay = reader.duration(section, "delay", in: span) ?? options.delay
+            options.maxDelay = reader.duration(section, "maxDelay", in: span) ?? options.maxDelay
+            options.maxRetries = reader.integer(section, "maxRetries", in: 0...100) ?? options.maxRetries
+            return options
+        }
+    }
 
     public init() {}
 
     static let keys = [
         "prefetchCount", "autoCompleteMessages", "maxAutoLockRenewalDuration", "maxConcurrentCalls",
         "maxConcurrentSessions", "maxConcurrentCallsPerSession", "maxMessageBatchSize", "minMessageBatchSize",
-        "maxBatchWaitTime", "sessionIdleTimeout",
+        "maxBatchWaitTime", "sessionIdleTimeout", "clientRetryOptions",
     ]
-    /// Accepted and of no effect here, or read in their old place.
-    private static let otherKeys = [
-        "transportType", "webProxy", "clientRetryOptions", "enableCrossEntityTransactions", "messageHandlerOptions",
-        "sessionHandlerOptions", "batchOptions",
+    /// Accepted and of no effect here.
+    private static let idleKeys = ["transportType", "webProxy", "enableCrossEntityTransactions"]
+    /// Where the extension's version 4 had its settings; version 5 reads these of them.
+    private static let oldSections = [
+        "messageHandlerOptions": ["autoComplete", "maxAutoRenewDuration", "maxConcurrentCalls"],
+        "sessionHandlerOptions": [
+            "autoComplete", "maxAutoRenewDuration", "maxConcurrentSessions", "messageWaitTime", "messageWaitTimeout",
+        ],
+        "batchOptions": ["autoComplete", "maxMessageCount", "operationTimeout"],
     ]
+
+    /// Every key with an effect, for the reference page's test.
+    static let documentedKeys =
+        keys.filter { $0 != "clientRetryOptions" } + ClientRetryOptions.keys.map { "clientRetryOptions.\($0)" }
 
     static func read(_ section: JSONValue, _ reader: inout ConfigurationReader) -> Self {
         var bus = ServiceBusConfiguration()
-        reader.checkKeys(of: section, known: keys + otherKeys, in: "serviceBus")
-        let old = reader.section(section, "messageHandlerOptions")
-        let sessions = reader.section(section, "sessionHandlerOptions")
+        reader.checkKeys(of: section, known: keys + idleKeys + oldSections.keys, in: "serviceBus")
+        let old = reader.section(section, "messageHandlerOptions", known: oldSections["messageHandlerOptions"])
+        let sessions = reader.section(section, "sessionHandlerOptions", known: oldSections["sessionHandlerOptions"])
+        let batches = reader.section(section, "batchOptions", known: oldSections["batchOptions"])
+        if let retry = reader.section(section, "clientRetryOptions", known: ClientRetryOptions.keys) {
+            bus.clientRetryOptions = .read(retry, &reader)
+        }
         bus.prefetchCount = reader.integer(section, "prefetchCount", in: 0...100_000) ?? 0
         bus.autoCompleteMessages =
-            reader.flag(section, "autoCompleteMessages") ?? reader.flag(old, "autoComplete") ?? true
+            reader.flag(section, "autoCompleteMessages") ?? reader.flag(old, "autoComplete")
+            ?? reader.flag(sessions, "autoComplete") ?? reader.flag(batches, "autoComplete") ?? true
         if reader.text(section, "maxAutoLockRenewalDuration")?.hasPrefix("-") == true {
             bus.maxAutoLockRenewalDuration = nil
         } else {
             let range = Duration.zero ... .seconds(864_000)
             bus.maxAutoLockRenewalDuration =
                 reader.duration(section, "maxAutoLockRenewalDuration", in: range)
-                ?? reader.duration(old, "maxAutoRenewDuration", in: range) ?? .seconds(300)
+                ?? reader.duration(old, "maxAutoRenewDuration", in: range)
+                ?? reader.duration(sessions, "maxAutoRenewDuration", in: range) ?? .seconds(300)
         }
         bus.maxConcurrentCalls =
             reader.integer(section, "maxConcurrentCalls", in: 1...100_000)
@@ -63,7 +116,9 @@ public struct ServiceBusConfiguration: Sendable, Equatable {
             ?? reader.integer(sessions, "maxConcurrentSessions", in: 1...10_000) ?? 8
         bus.maxConcurrentCallsPerSession =
             reader.integer(section, "maxConcurrentCallsPerSession", in: 1...10_000) ?? 1
-        bus.maxMessageBatchSize = reader.integer(section, "maxMessageBatchSize", in: 1...100_000) ?? 1000
+        bus.maxMessageBatchSize =
+            reader.integer(section, "maxMessageBatchSize", in: 1...100_000)
+            ?? reader.integer(batches, "maxMessageCount", in: 1...100_000) ?? 1000
         bus.minMessageBatchSize = reader.integer(section, "minMessageBatchSize", in: 1...100_000) ?? 1
         if bus.minMessageBatchSize > bus.maxMessageBatchSize {
             reader.report(
@@ -72,9 +127,11 @@ public struct ServiceBusConfiguration: Sendable, Equatable {
         }
         bus.maxBatchWaitTime =
             reader.duration(section, "maxBatchWaitTime", in: .zero ... .seconds(150)) ?? bus.maxBatchWaitTime
+        let idle = Duration.milliseconds(10) ... .seconds(86_400)
         bus.sessionIdleTimeout =
-            reader.duration(section, "sessionIdleTimeout", in: .milliseconds(10) ... .seconds(86_400))
-            ?? bus.sessionIdleTimeout
+            reader.duration(section, "sessionIdleTimeout", in: idle)
+            ?? reader.duration(sessions, "messageWaitTime", in: idle)
+            ?? reader.duration(sessions, "messageWaitTimeout", in: idle) ?? bus.clientRetryOptions.tryTimeout
         return bus
     }
 }

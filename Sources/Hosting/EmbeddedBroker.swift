@@ -27,7 +27,6 @@ final class EmbeddedBroker {
     private let stateFolder: String
     private let log: EventLog
     private let settings: AppSettings
-    private var usualPort: Int { settings["ANDIRON_SERVICEBUS_PORT"].flatMap { Int($0) } ?? BrokerListener.defaultPort }
     private var secureListener: BrokerListener?
     private var administration: AdministrationAPI?
     private(set) var broker: Broker?
@@ -45,6 +44,11 @@ final class EmbeddedBroker {
         self.appFolder = appFolder
         self.stateFolder = stateFolder
         self.log = log
+    }
+
+    /// The AMQP port it is to have; 0 is any.
+    var wantedPort: Int {
+        options.port ?? settings["ANDIRON_SERVICEBUS_PORT"].flatMap { Int($0) } ?? BrokerListener.defaultPort
     }
 
     /// The AMQP port; 0 while it does not run.
@@ -82,7 +86,7 @@ final class EmbeddedBroker {
             let broker = try Broker(folder: folder, log: log)
             do throws(ServiceBusError) {
                 listener = try BrokerListener(
-                    broker: broker, address: address, port: options.port ?? usualPort)
+                    broker: broker, address: address, port: wantedPort)
                 try listenSecurely(broker)
             } catch {
                 listener?.close()
@@ -123,7 +127,7 @@ final class EmbeddedBroker {
 
     /// Opens the administration's port; without it the broker runs all the same.
     private func administer(_ broker: Broker) {
-        let usual = (options.port ?? usualPort) == 0 ? 0 : AdministrationAPI.defaultPort
+        let usual = wantedPort == 0 ? 0 : AdministrationAPI.defaultPort
         let port = settings["ANDIRON_SERVICEBUS_ADMIN_PORT"].flatMap { Int($0) } ?? usual
         do throws(ServiceBusError) {
             administration = try AdministrationAPI(broker: broker, address: address, port: port)

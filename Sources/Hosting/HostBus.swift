@@ -1,5 +1,6 @@
 /// The host's connections to brokers: the embedded one, and those that connection settings name.
 internal import Bindings
+internal import ConfigurationFiles
 internal import Diagnostics
 internal import EventLoops
 internal import FunctionApps
@@ -45,9 +46,10 @@ extension FunctionHost {
     private func isEmbedded(_ binding: BindingMetadata) -> Bool {
         guard let address = try? brokerAddress(binding) else { return (binding.text("connection") ?? "").isEmpty }
         guard address.isEmbedded else { return false }
-        // An emulator on a port of its own, which is not ours, is somebody else's.
-        guard let port = address.port, let mine = options.broker.port, mine != 0 else { return true }
-        return port == mine
+        // An emulator on a port that is not ours is somebody else's.
+        guard let port = address.port else { return true }
+        let mine = embeddedBroker.wantedPort
+        return mine == 0 ? port == BrokerListener.defaultPort : port == mine
     }
 
     /// Runs the broker when somebody asked for it or a function needs it, with the queues that triggers name.
@@ -88,8 +90,22 @@ extension FunctionHost {
             settings.authorityFile = authority
             return try TLSContext(client: settings)
         }
+        made.tokenLifetime = tokenLifetime
         busClients[address] = made
         return made
+    }
+
+    /// `ANDIRON_SERVICEBUS_TOKEN_LIFETIME`, a time span from 2 s to a day; anything else is the default.
+    private var tokenLifetime: Duration {
+        guard let text = app.settings["ANDIRON_SERVICEBUS_TOKEN_LIFETIME"] else {
+            return BusClient.defaultTokenLifetime
+        }
+        if let span = parseTimeSpan(text), span >= .seconds(2), span <= .seconds(86_400) { return span }
+        log.log(
+            .warning,
+            "ANDIRON_SERVICEBUS_TOKEN_LIFETIME is '\(text)' and is not used; it must be a time span from 00:00:02 to 1.00:00:00"
+        )
+        return BusClient.defaultTokenLifetime
     }
 
     func makeBusListener(of function: FunctionMetadata, _ trigger: BindingMetadata) -> any TriggerListener {
@@ -108,10 +124,17 @@ extension FunctionHost {
 
     func makeBusOutput(_ binding: BindingMetadata) -> (any OutputBinding)? {
         guard let entity = try? BindingTemplate(busEntity(binding)) else { return nil }
+        let options = app.configuration.serviceBus.clientRetryOptions
+        var retry = BusRetryPolicy()
+        retry.isExponential = options.isExponential
+        retry.tryTimeout = options.tryTimeout
+        retry.delay = options.delay
+        retry.maxDelay = options.maxDelay
+        retry.maxRetries = options.maxRetries
         var senders: [String: BusSender] = [:]
         return ServiceBusOutput(name: binding.name, entity: entity) { [unowned self] name throws(ServiceBusError) in
             if let known = senders[name] { return known }
-            let made = BusSender(client: try busClient(binding), entity: name)
+            let made = BusSender(client: try busClient(binding), entity: name, retry: retry)
             senders[name] = made
             return made
         }
