@@ -19,10 +19,17 @@ public enum OutputValue: Sendable {
         }
     }
 
-    /// As messages: each element of an array is one.
-    public var messages: [[UInt8]] {
-        guard case .json(let value) = self, let elements = value.elements else { return contents.map { [$0] } ?? [] }
-        return elements.compactMap { Self.contents(of: $0) }
+    /// The values of an array, each a message of its own; a value that is none stands alone. Text that is an array
+    /// counts as one (the Functions host's ReadAsEnumerable).
+    public var elements: [OutputValue] {
+        guard case .json(let value) = self else { return [self] }
+        if let elements = value.elements { return elements.map { .json($0) } }
+        if let text = value.string, text.first(where: { !$0.isWhitespace }) == "[",
+            let elements = (try? JSONParser.parse(Array(text.utf8)))?.elements
+        {
+            return elements.map { .json($0) }
+        }
+        return [self]
     }
 
     private static func contents(of value: JSONValue) -> [UInt8]? {

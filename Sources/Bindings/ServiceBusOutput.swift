@@ -25,71 +25,102 @@ public final class ServiceBusOutput: OutputBinding {
     public func write(
         _ value: OutputValue, for invocation: Invocation, _ data: BindingData
     ) async throws(InvocationFailure) {
-        let entity: String
-        do throws(BindingTemplateError) {
-            entity = try self.entity.resolve(data, functionName: invocation.functionName)
-        } catch {
-            throw InvocationFailure(code: "AN8006", fault: .user, message: "binding '\(name)': \(error.message)")
-        }
+        let entity = try entity.text(for: invocation, data, binding: name)
         let sender: BusSender
         do throws(ServiceBusError) {
             sender = try self.sender(entity)
         } catch {
-            throw InvocationFailure(
-                code: error.code, fault: error.fault, message: "binding '\(name)': \(error.message)",
-                remedy: error.remedy)
+            throw InvocationFailure(error, binding: name)
         }
-        for message in Self.messages(value) {
+        // All are looked at before the first goes.
+        var messages: [AMQPMessage] = []
+        for element in value.elements {
+            guard let message = try message(of: element) else { continue }
+            let isScheduled = message.messageAnnotations.contains { $0.key.text == Self.scheduledTime }
+            if isScheduled, !sender.isServiceBus {
+                throw refused(
+                    "'scheduledEnqueueTimeUtc' is set, and the broker of '\(entity)' does not schedule messages")
+            }
+            messages.append(message)
+        }
+        for message in messages {
             guard let error = await sender.send(message.encoded).value() else { continue }
             throw InvocationFailure(
                 code: "AN8009", fault: .service, message: "binding '\(name)': '\(entity)' took no message: \(error)")
         }
     }
 
-    /// The messages a value stands for: each element of an array is one, also of text that looks like an array.
-    static func messages(_ value: OutputValue) -> [AMQPMessage] {
-        var value = value
-        if case .json(let json) = value, let text = json.string, text.first(where: { !$0.isWhitespace }) == "[",
-            let parsed = try? JSONParser.parse(Array(text.utf8)), parsed.elements != nil
-        {
-            value = .json(parsed)
-        }
-        guard case .json(let json) = value else {
-            return value.contents.map { [AMQPMessage(body: .data($0))] } ?? []
-        }
-        return (json.elements ?? [json]).compactMap { message(of: $0) }
+    private func refused(_ reason: String) -> InvocationFailure {
+        InvocationFailure(code: "AN8009", fault: .user, message: "binding '\(name)': \(reason)")
     }
 
-    /// One message. An object with `body` and nothing but the message's own properties beside it is the message itself.
-    private static func message(of value: JSONValue) -> AMQPMessage? {
-        guard let members = value.members, let body = value["body"],
-            members.allSatisfy({ known.contains($0.name) })
+    private static let scheduledTime = "x-opt-scheduled-enqueue-time"
+
+    /// One message; nil for nothing. An object with `body` and nothing but the message's own properties beside it is
+    /// the message itself.
+    func message(of value: OutputValue) throws(InvocationFailure) -> AMQPMessage? {
+        guard case .json(let json) = value, let members = json.members, let body = json["body"],
+            members.allSatisfy({ Self.known.contains($0.name) })
         else {
-            return OutputValue.json(value).contents.map { AMQPMessage(body: .data($0)) }
+            guard let contents = value.contents else { return nil }
+            return durable(AMQPMessage(body: .data(contents)))
         }
-        var message = AMQPMessage(body: .data(OutputValue.json(body).contents ?? []))
-        let text = { (key: String) in value[key]?.string }
-        message.properties.messageID = text("messageId").map { .string($0) } ?? .null
-        message.properties.correlationID = text("correlationId").map { .string($0) } ?? .null
-        message.properties.contentType = text("contentType")
-        message.properties.subject = text("subject")
-        message.properties.to = text("to")
-        message.properties.replyTo = text("replyTo")
-        message.properties.groupID = text("sessionId")
-        message.properties.replyToGroupID = text("replyToSessionId")
-        if let seconds = value["timeToLiveSeconds"]?.double, seconds >= 0, seconds < 4_294_967 {
+        var message = durable(AMQPMessage(body: .data(OutputValue.json(body).contents ?? [])))
+        message.properties.messageID = try text("messageId", json).map { .string($0) } ?? .null
+        message.properties.correlationID = try text("correlationId", json).map { .string($0) } ?? .null
+        message.properties.contentType = try text("contentType", json)
+        message.properties.subject = try text("subject", json)
+        message.properties.to = try text("to", json)
+        message.properties.replyTo = try text("replyTo", json)
+        message.properties.groupID = try text("sessionId", json)
+        message.properties.replyToGroupID = try text("replyToSessionId", json)
+        if let value = json["timeToLiveSeconds"], !value.isNull {
+            guard let seconds = value.double, seconds > 0, seconds < 4_294_967 else {
+                throw refused("'timeToLiveSeconds' must be a number above 0 and below 4294967")
+            }
             message.header.timeToLive = UInt32(seconds * 1000)
         }
-        if let key = text("partitionKey") {
+        if let key = try text("partitionKey", json) {
             message.messageAnnotations.append(AMQPPair(symbol: "x-opt-partition-key", .string(key)))
         }
-        if let time = value["scheduledEnqueueTimeUtc"]?.string.flatMap(parseUTC) {
-            message.messageAnnotations.append(AMQPPair(symbol: "x-opt-scheduled-enqueue-time", .timestamp(time)))
+        if let text = try text("scheduledEnqueueTimeUtc", json) {
+            guard let time = Self.parseUTC(text) else {
+                throw refused("'scheduledEnqueueTimeUtc' is '\(text)'; write it like 2026-01-02T03:04:05Z")
+            }
+            message.messageAnnotations.append(AMQPPair(symbol: Self.scheduledTime, .timestamp(time)))
         }
-        message.applicationProperties = (value["applicationProperties"]?.members ?? []).map { member in
-            AMQPPair(string: member.name, property(member.value))
-        }
+        message.applicationProperties = try applicationProperties(json["applicationProperties"])
         return message
+    }
+
+    /// RabbitMQ drops what is not marked durable when it restarts; Service Bus keeps everything.
+    private func durable(_ message: AMQPMessage) -> AMQPMessage {
+        var message = message
+        message.header.durable = true
+        return message
+    }
+
+    /// A property that is text; numbers count as their digits, null as absent.
+    private func text(_ key: String, _ value: JSONValue) throws(InvocationFailure) -> String? {
+        switch value[key]?.content {
+        case nil, .null: return nil
+        case .string(let text): return text
+        case .number(let digits): return digits
+        default: throw refused("'\(key)' must be text")
+        }
+    }
+
+    private func applicationProperties(_ value: JSONValue?) throws(InvocationFailure) -> [AMQPPair] {
+        guard let value, !value.isNull else { return [] }
+        guard let members = value.members else { throw refused("'applicationProperties' must be an object") }
+        var pairs: [AMQPPair] = []
+        for member in members {
+            guard let property = Self.property(member.value) else {
+                throw refused("the application property '\(member.name)' must be text, a number, true, false or null")
+            }
+            pairs.append(AMQPPair(string: member.name, property))
+        }
+        return pairs
     }
 
     private static let known: Set<String> = [
@@ -97,12 +128,12 @@ public final class ServiceBusOutput: OutputBinding {
         "replyToSessionId", "timeToLiveSeconds", "partitionKey", "scheduledEnqueueTimeUtc", "applicationProperties",
     ]
 
-    private static func property(_ value: JSONValue) -> AMQPValue {
+    private static func property(_ value: JSONValue) -> AMQPValue? {
         if let text = value.string { return .string(text) }
         if let truth = value.bool { return .bool(truth) }
         if let whole = value.integer { return .long(Int64(whole)) }
         if let number = value.double { return .double(number) }
-        return .null
+        return value.isNull ? .null : nil
     }
 
     /// Milliseconds of `2026-01-02T03:04:05[.678]Z`; nil for other texts.

@@ -10,31 +10,15 @@ public typealias BlobStoreSource = @EventLoop () throws(StorageError) -> any Blo
 /// Gives an account's queues when they are first needed.
 public typealias QueueStoreSource = @EventLoop () throws(StorageError) -> any QueueStore
 
-private func failed(_ error: StorageError, _ binding: String) -> InvocationFailure {
-    InvocationFailure(
-        code: error.code, fault: error.fault, message: "binding '\(binding)': \(error.message)", remedy: error.remedy)
-}
-
-private func failed(_ error: BindingTemplateError, _ binding: String) -> InvocationFailure {
-    InvocationFailure(
-        code: "AN7010", fault: .user, message: "binding '\(binding)': \(error.message)",
-        remedy: "names come from the trigger: its pattern, its JSON properties, or sys, rand-guid, DateTime")
-}
-
 /// The container and name a template gives for an invocation.
 @EventLoop
 private func address(
     _ path: BindingTemplate, _ invocation: Invocation, _ data: BindingData, _ binding: String
 ) throws(InvocationFailure) -> BlobAddress {
-    let text: String
-    do throws(BindingTemplateError) {
-        text = try path.resolve(data, functionName: invocation.functionName)
-    } catch {
-        throw failed(error, binding)
-    }
+    let text = try path.text(for: invocation, data, binding: binding)
     let halves = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
     guard halves.count == 2, isContainerName(String(halves[0])), isBlobName(String(halves[1])) else {
-        throw failed(.badName(text), binding)
+        throw InvocationFailure(StorageError.badName(text), binding: binding)
     }
     return BlobAddress(container: String(halves[0]), name: String(halves[1]))
 }
@@ -59,7 +43,7 @@ public final class BlobInput: InputBinding {
         do throws(StorageError) {
             return try await store().read(address, limit: byteLimit)?.contents
         } catch {
-            throw failed(error, name)
+            throw InvocationFailure(error, binding: name)
         }
     }
 }
@@ -89,7 +73,7 @@ public final class BlobOutput: OutputBinding {
             folder?.note(author: "\(invocation.id)", of: address)
             _ = try await store.write(address, contents, BlobHeaders())
         } catch {
-            throw failed(error, name)
+            throw InvocationFailure(error, binding: name)
         }
     }
 }
@@ -112,15 +96,10 @@ public final class QueueOutput: OutputBinding {
     public func write(
         _ value: OutputValue, for invocation: Invocation, _ data: BindingData
     ) async throws(InvocationFailure) {
-        let queueName: String
-        do throws(BindingTemplateError) {
-            queueName = try queue.resolve(data, functionName: invocation.functionName).lowercased()
-        } catch {
-            throw failed(error, name)
-        }
+        let queueName = try queue.text(for: invocation, data, binding: name).lowercased()
         do throws(StorageError) {
             guard isStorageName(queueName) else { throw StorageError.badName(queueName) }
-            let messages = value.messages.map { body in
+            let messages = value.elements.compactMap(\.contents).map { body in
                 NewMessage(body: isBase64 ? Array(encodeBase64(body).utf8) : body)
             }
             if messages.isEmpty { return }
@@ -130,7 +109,7 @@ public final class QueueOutput: OutputBinding {
             }
             try await store().put(messages, queue: queueName)
         } catch {
-            throw failed(error, name)
+            throw InvocationFailure(error, binding: name)
         }
     }
 }
