@@ -39,6 +39,40 @@ public indirect enum BindingValue: Sendable {
         }
     }
 
+    /// As JSON; times are ISO 8601 texts.
+    public func write(to writer: inout JSONWriter) {
+        switch self {
+        case .text(let text): writer.string(text)
+        case .integer(let number): writer.integer(number)
+        case .time: writer.string((try? text(format: Self.timeFormat)) ?? "")
+        case .json(let json): writer.value(json)
+        case .object(let members):
+            writer.beginObject()
+            for member in members {
+                writer.name(member.name)
+                member.value.write(to: &writer)
+            }
+            writer.endObject()
+        }
+    }
+
+    /// As a program reads it, in the headers of an entry script: text as it is, times in ISO 8601, objects and arrays
+    /// as JSON, null as nothing.
+    public var plainText: String {
+        switch self {
+        case .text(let text): return text
+        case .json(let json) where json.string != nil: return json.string ?? ""
+        case .json(let json) where json.isNull: return ""
+        case .time: return (try? text(format: Self.timeFormat)) ?? ""
+        default:
+            var writer = JSONWriter()
+            write(to: &writer)
+            return String(decoding: writer.bytes, as: UTF8.self)
+        }
+    }
+
+    private static let timeFormat = "yyyy-MM-ddTHH:mm:ss.fffZ"
+
     /// `D5` pads with zeros, `X` is hexadecimal; other formats leave the number as it is.
     private func formatted(_ number: Int, _ format: String) -> String {
         guard let kind = format.first else { return "\(number)" }

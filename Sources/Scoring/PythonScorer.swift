@@ -212,10 +212,11 @@ public final class PythonScorer: Scorer {
 
     private static func headers(of event: TriggerEvent) -> [(name: String, value: String)] {
         var headers = [(name: "Content-Type", value: "application/octet-stream")]
-        for name in event.data.names {
+        var told: Set<String> = []
+        for name in event.data.names where told.insert(name.lowercased()).inserted {
             guard name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != 0x3A }),
-                let text = try? event.data[name]?.text(format: nil), !text.isEmpty,
-                !text.utf8.contains(where: { $0 < 0x20 })
+                let text = event.data[name]?.plainText,
+                !text.isEmpty, !text.utf8.contains(where: { $0 < 0x20 })
             else { continue }
             headers.append(("X-Trigger-\(name)", text))
         }

@@ -75,42 +75,45 @@ extension AMQPValue {
     }
 }
 
-/// The names of the extension's binding data with one message's values (ServiceBusTriggerBindingStrategy).
+/// The names of the extension's binding data with one message's values (ServiceBusTriggerBindingStrategy). What a
+/// message does not have is null, which expressions take for empty text.
 @EventLoop
-private func values(_ message: BusMessage) -> [(name: String, value: BindingValue?)] {
+private func values(_ message: BusMessage, deliveryCount: Int) -> [(name: String, value: BindingValue)] {
     let properties = message.message.properties
-    let text = { (text: String?) in text.map { BindingValue.text($0) } }
+    let text = { (text: String?) in text.map { BindingValue.text($0) } ?? .json(.null) }
+    let annotation = { @EventLoop (name: String) in message.annotation(name)?.bindingValue ?? .json(.null) }
     let own = BindingValue.object(
         message.message.applicationProperties.compactMap { pair in
             pair.key.text.map { ($0, pair.value.bindingValue) }
         })
-    let enqueued = message.annotation("x-opt-enqueued-time")?.bindingValue
-    var expires: BindingValue? = .time(253_402_300_799)
+    let enqueued = annotation("x-opt-enqueued-time")
+    // A message without a time to live keeps for ever: DateTimeOffset.MaxValue.
+    var expires = BindingValue.time(253_402_300_799)
     if let start = message.annotation("x-opt-enqueued-time")?.integer, let span = message.message.header.timeToLive {
         expires = .time(Double(start + Int64(span)) / 1000)
     }
     return [
-        ("DeliveryCount", .integer(Int(message.message.header.deliveryCount) + 1)),
-        ("DeadLetterSource", message.annotation("x-opt-deadletter-source")?.bindingValue),
+        ("DeliveryCount", .integer(deliveryCount)),
+        ("DeadLetterSource", annotation("x-opt-deadletter-source")),
         ("LockToken", text(message.lockToken?.description)), ("ExpiresAtUtc", expires), ("ExpiresAt", expires),
         ("EnqueuedTimeUtc", enqueued), ("EnqueuedTime", enqueued),
-        ("MessageId", properties.messageID.isNull ? nil : properties.messageID.bindingValue),
+        ("MessageId", properties.messageID.bindingValue),
         ("ContentType", text(properties.contentType)), ("ReplyTo", text(properties.replyTo)),
-        ("SequenceNumber", message.annotation("x-opt-sequence-number")?.bindingValue), ("To", text(properties.to)),
+        ("SequenceNumber", annotation("x-opt-sequence-number")), ("To", text(properties.to)),
         ("Subject", text(properties.subject)), ("Label", text(properties.subject)),
-        ("CorrelationId", properties.correlationID.isNull ? nil : properties.correlationID.bindingValue),
+        ("CorrelationId", properties.correlationID.bindingValue),
         ("ApplicationProperties", own), ("UserProperties", own), ("SessionId", text(properties.groupID)),
         ("ReplyToSessionId", text(properties.replyToGroupID)),
-        ("PartitionKey", message.annotation("x-opt-partition-key")?.bindingValue),
-        ("TransactionPartitionKey", message.annotation("x-opt-via-partition-key")?.bindingValue),
+        ("PartitionKey", annotation("x-opt-partition-key")),
+        ("TransactionPartitionKey", annotation("x-opt-via-partition-key")),
     ]
 }
 
 /// Binding data of a single message: its metadata, over them the properties of a JSON body.
 @EventLoop
-func triggerData(_ message: BusMessage) -> BindingData {
+func triggerData(_ message: BusMessage, deliveryCount: Int) -> BindingData {
     var data = BindingData()
-    for (name, value) in values(message) { if let value { data.set(name, value) } }
+    for (name, value) in values(message, deliveryCount: deliveryCount) { data.set(name, value) }
     let contents = message.contents
     if contents.first(where: { $0 > 0x20 }) == UInt8(ascii: "{"), let json = try? JSONParser.parse(contents) {
         data.set(properties: json)
@@ -120,29 +123,15 @@ func triggerData(_ message: BusMessage) -> BindingData {
 
 /// Binding data of a batch: every name with `Array` behind it.
 @EventLoop
-func batchData(_ messages: [BusMessage]) -> BindingData {
+func batchData(_ messages: [BusMessage], deliveryCount: (BusMessage) -> Int) -> BindingData {
     var data = BindingData()
-    var columns: [(name: String, values: [BindingValue?])] = []
-    for message in messages {
-        for (index, (name, value)) in values(message).enumerated() {
-            if columns.count <= index { columns.append((name, [])) }
-            columns[index].values.append(value)
-        }
-    }
-    for (name, values) in columns {
+    let rows = messages.map { values($0, deliveryCount: deliveryCount($0)) }
+    for (column, first) in (rows.first ?? []).enumerated() {
         var writer = JSONWriter()
         writer.beginArray()
-        for value in values {
-            switch value {
-            case .integer(let number): writer.integer(number)
-            case .time(let seconds): writer.number(seconds)
-            case .json(let json): writer.value(json)
-            case .text(let text): writer.string(text)
-            case .object, nil: writer.null()
-            }
-        }
+        for row in rows { row[column].value.write(to: &writer) }
         writer.endArray()
-        if let json = try? JSONParser.parse(writer.bytes) { data.set(name + "Array", .json(json)) }
+        if let json = try? JSONParser.parse(writer.bytes) { data.set(first.name + "Array", .json(json)) }
     }
     return data
 }

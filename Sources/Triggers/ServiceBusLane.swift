@@ -15,16 +15,17 @@ final class ServiceBusLane {
     private var runs = 0
     private var isOpen = true
     private var isHeld = false
-    private var batchBegan: UInt64 = 0
+    /// When the first of the messages that wait for a batch came; monotonic.
+    private var batchBegan: UInt64?
     private var lastMessage: UInt64 = 0
     private var isRenewingSession = false
 
     struct Running {
         let message: BusMessage
         let since: Int64
-        /// How long the lock held when it was new.
-        let span: Int64
         var isRenewing = false
+        /// Its lock has ended, and that was logged.
+        var isLost = false
     }
 
     init(listener: ServiceBusListener, client: BusClient) {
@@ -51,10 +52,11 @@ final class ServiceBusLane {
 
     func start() { receiver?.start() }
 
-    /// Takes nothing more; what waits goes back.
-    func close() {
+    /// Takes nothing more; what waits, and what is still under way, goes back.
+    func close() async {
         isOpen = false
-        giveBackWaiting()
+        returnWaiting()
+        await receiver?.drain()
     }
 
     func stop() {
@@ -74,13 +76,18 @@ final class ServiceBusLane {
     }
 
     private func giveBackWaiting() {
-        receiver?.grant(0)
-        for message in waiting { _ = receiver?.settle(message, .release) }
+        if receiver?.credit ?? 0 > 0 { receiver?.grant(0) }
+        returnWaiting()
+    }
+
+    private func returnWaiting() {
+        for message in waiting { receiver?.release(message) }
         waiting.removeAll()
+        batchBegan = nil
     }
 
     func giveBack() {
-        for entry in running { _ = receiver?.settle(entry.message, .release) }
+        for entry in running { receiver?.release(entry.message) }
     }
 
     // MARK: Flow
@@ -93,7 +100,8 @@ final class ServiceBusLane {
     }
 
     private func pump() {
-        guard isOpen, !isHeld else { return giveBackWaiting() }
+        guard isOpen else { return returnWaiting() }
+        guard !isHeld else { return giveBackWaiting() }
         if options.isBatch { return pumpBatch() }
         while runs < limit, let message = waiting.popFirst() { begin([message]) }
     }
@@ -101,19 +109,19 @@ final class ServiceBusLane {
     private func pumpBatch() {
         guard runs == 0, !waiting.isEmpty else { return }
         let isFull = waiting.count >= min(configuration.minMessageBatchSize, options.maxBatchSize)
-        let waited = monotonicNanoseconds() &- batchBegan
+        let now = monotonicNanoseconds()
+        let waited = now &- (batchBegan ?? now)
         guard isFull || waited >= configuration.maxBatchWaitTime.wholeNanoseconds else { return }
         let batch = Array(waiting.prefix(options.maxBatchSize))
         waiting.removeFirst(batch.count)
+        batchBegan = waiting.isEmpty ? nil : now
         begin(batch)
     }
 
     private func begin(_ messages: [BusMessage]) {
         let now = wallMilliseconds()
         runs += 1
-        for message in messages {
-            running.append(Running(message: message, since: now, span: max(0, (message.lockedUntil ?? now) - now)))
-        }
+        for message in messages { running.append(Running(message: message, since: now)) }
         listener.run(messages, lane: self)
     }
 
@@ -129,15 +137,19 @@ final class ServiceBusLane {
 
     func tick() {
         let now = wallMilliseconds()
+        returnOld(now)
         if options.isBatch { pumpBatch() }
         renewLocks(now)
+        tellLost(now)
+        receiver?.tick()
         guard options.isSessionsEnabled, let receiver, receiver.sessionID != nil else { return }
         if runs == 0, waiting.isEmpty, isOpen {
             let idle = monotonicNanoseconds() &- lastMessage
             if idle >= configuration.sessionIdleTimeout.wholeNanoseconds { return receiver.nextSession() }
         }
         let left = receiver.sessionLockedUntil - now
-        if left < 10_000, !isRenewingSession, mayRenew(since: running.map(\.since).min() ?? now, now) {
+        let isDue = left < receiver.sessionLockSpan / 2
+        if isDue, !isRenewingSession, mayRenew(since: running.map(\.since).min() ?? now, now) {
             isRenewingSession = true
             receiver.renewSession().whenDone { [weak self] _ in self?.isRenewingSession = false }
         }
@@ -148,13 +160,25 @@ final class ServiceBusLane {
         return Duration.milliseconds(now - since) < longest
     }
 
+    /// A message that waits for its turn is not renewed: before its lock ends, which would count as an attempt, it
+    /// goes back, and comes again with a new lock. Those of a session share the session's lock.
+    private func returnOld(_ now: Int64) {
+        guard !options.isSessionsEnabled,
+            waiting.contains(where: { $0.lockSpan > 0 && ($0.lockedUntil ?? now) - now < $0.lockSpan / 4 })
+        else { return }
+        let began = batchBegan
+        giveBackWaiting()
+        batchBegan = began
+        if isOpen, !isHeld { fill() }
+    }
+
     /// Batches are not renewed, as in the extension; nor messages of a session, whose session is.
     private func renewLocks(_ now: Int64) {
         guard !options.isBatch, !options.isSessionsEnabled else { return }
         for index in running.indices {
             let entry = running[index]
-            guard let until = entry.message.lockedUntil, !entry.isRenewing, !entry.message.isSettled,
-                until - now < entry.span / 2, mayRenew(since: entry.since, now)
+            guard let until = entry.message.lockedUntil, !entry.isRenewing, !entry.isLost, !entry.message.isSettled,
+                until - now < entry.message.lockSpan / 2, mayRenew(since: entry.since, now)
             else { continue }
             running[index].isRenewing = true
             receiver?.renew(entry.message).whenDone { [weak self] _ in
@@ -163,14 +187,29 @@ final class ServiceBusLane {
             }
         }
     }
+
+    /// The broker gives a message whose lock has ended to somebody else, while the function still runs.
+    private func tellLost(_ now: Int64) {
+        guard !options.isSessionsEnabled else { return }
+        for index in running.indices {
+            let entry = running[index]
+            guard let until = entry.message.lockedUntil, until <= now, entry.message.lockSpan > 0, !entry.isLost,
+                !entry.message.isSettled
+            else { continue }
+            running[index].isLost = true
+            listener.lockWasLost(entry.message, after: now - entry.since, mayRenew: mayRenew(since: entry.since, now))
+        }
+    }
 }
 
 extension ServiceBusLane: BusReceiverOwner {
     func receiver(_ receiver: BusReceiver, didReceive message: BusMessage) {
-        if waiting.isEmpty { batchBegan = monotonicNanoseconds() }
+        let now = monotonicNanoseconds()
+        if batchBegan == nil { batchBegan = now }
         waiting.append(message)
-        lastMessage = monotonicNanoseconds()
-        guard isOpen, !isHeld else { return giveBackWaiting() }
+        lastMessage = now
+        guard isOpen else { return returnWaiting() }
+        guard !isHeld else { return giveBackWaiting() }
         if !options.isBatch {
             pump()
             fill()
@@ -191,6 +230,7 @@ extension ServiceBusLane: BusReceiverOwner {
 
     func receiverDidDetach(_ receiver: BusReceiver, _ error: AMQPError) {
         waiting.removeAll()
+        batchBegan = nil
         listener.detached(error)
     }
 }

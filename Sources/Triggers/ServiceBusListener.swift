@@ -83,7 +83,16 @@ public final class ServiceBusListener: TriggerListener {
     public func stop() async {
         guard isListening else { return }
         isListening = false
-        for lane in lanes { lane.close() }
+        let closing = Gate()
+        var left = lanes.count
+        for lane in lanes {
+            loopTask {
+                await lane.close()
+                left -= 1
+                if left == 0 { closing.open() }
+            }
+        }
+        await closing.wait()
         if runningCount > 0 {
             let gate = Gate()
             settled = gate
@@ -128,15 +137,33 @@ public final class ServiceBusListener: TriggerListener {
         failure = problem
     }
 
+    func lockWasLost(_ message: BusMessage, after milliseconds: Int64, mayRenew: Bool) {
+        let reason =
+            options.isBatch
+            ? "locks of batches are not renewed"
+            : mayRenew ? "it could not be renewed" : "maxAutoLockRenewalDuration is over"
+        log.log(
+            .warning,
+            "the lock of a message of '\(options.entity)' ended after \(milliseconds) ms while '\(functionName)' runs: \(reason); the message comes again",
+            [
+                ("function", .text(functionName)), ("entity", .text(options.entity)),
+                ("message_id", .text(message.message.properties.messageID.text ?? "")),
+            ])
+    }
+
     /// Runs the function on some messages of one lane.
     func run(_ messages: [BusMessage], lane: ServiceBusLane) {
         guard let first = messages.first else { return }
         let isBatch = options.isBatch
         var event = TriggerEvent(
             trigger: "queue", body: isBatch ? batchBody(messages) : first.contents)
-        event.data = isBatch ? batchData(messages) : triggerData(first)
+        let count = { @EventLoop [self] (message: BusMessage) in
+            client.isServiceBus ? Int(message.message.header.deliveryCount) + 1 : attempts.failures(of: message) + 1
+        }
+        event.data =
+            isBatch ? batchData(messages, deliveryCount: count) : triggerData(first, deliveryCount: count(first))
         event.source = options.entity
-        event.attempt = isBatch ? 1 : Int(first.message.header.deliveryCount) + 1
+        event.attempt = isBatch ? 1 : count(first)
         let invocation = Invocation(
             id: InvocationID(from: &random), functionName: functionName, event: event,
             stages: StageTimes(entering: .bind, at: monotonicNanoseconds()))
@@ -145,7 +172,7 @@ public final class ServiceBusListener: TriggerListener {
             // Without having been settled the function was not there any more.
             for message in messages where !message.isSettled {
                 if case .failed(let failure) = outcome, failure.code == "AN4010" {
-                    _ = lane.receiver?.settle(message, .release)
+                    lane.receiver?.release(message)
                 }
             }
             lane.ended(messages)
@@ -170,7 +197,8 @@ public final class ServiceBusListener: TriggerListener {
             pausedUntil = monotonicNanoseconds() + pause.wholeNanoseconds
             pause = min(pause * 2, Self.longestPause)
             for lane in lanes { lane.hold() }
-            return settleAll(messages, lane) { _ in .release }
+            for message in messages { lane.receiver?.release(message) }
+            return .now(())
         }
         pause = Self.shortestPause
         return settleAll(messages, lane) { [self] message in
@@ -232,6 +260,9 @@ struct AttemptCounter {
     static let limit = 10
     /// Messages that are counted at once; beyond it counting begins anew.
     static let capacity = 10_000
+
+    /// Attempts that have failed so far.
+    func failures(of message: BusMessage) -> Int { counts.isEmpty ? 0 : counts[message.identity] ?? 0 }
 
     /// Notes a failed attempt, and whether it was the last one.
     mutating func isLast(_ message: BusMessage) -> Bool {
