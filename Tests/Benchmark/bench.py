@@ -252,6 +252,27 @@ def python_path(folder):
         server.stop()
 
 
+ALONE = """
+import json, os, sys, time
+os.environ["AZUREML_MODEL_DIR"] = sys.argv[1] + "/model"
+sys.path.insert(0, sys.argv[1])
+import score
+score.init()
+sample, count = sys.argv[2], 0
+for _ in range(200): score.run(sample)
+begin, spent = time.monotonic(), time.process_time()
+while time.monotonic() - begin < float(sys.argv[3]):
+    json.dumps(score.run(sample)); count += 1
+print(json.dumps({"rps": count / (time.monotonic() - begin), "cpu": (time.process_time() - spent) / count * 1e6, "p99": 0}))
+"""
+
+
+def alone(bundle):
+    """The entry script in a loop, no server around it: what one worker could reach if serving cost nothing."""
+    command = [str(VENV / "bin/python"), "-c", ALONE, str(bundle), SAMPLE, str(SECONDS)]
+    return medians([json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(ROUNDS)])
+
+
 def scoring(folder):
     bundle = ROOT / "samples/bundles/digits"
     digits = app(folder / "digits", {"Digits": {"bundle": str(folder / "bundle")}}, {"inferenceCache": {}})
@@ -261,8 +282,10 @@ def scoring(folder):
         ours, theirs = andiron(digits, workers, ["Digits"]), peer(bundle, workers)
         try:
             sides = {f"azmlinfsrv, {workers} workers": (theirs.url, theirs.pid), f"andiron, {workers} workers": (ours.url + "/api/Digits", ours.pid)}
-            results.append((f"digits, {workers} workers each", compare(sides, DIGITS)))
+            measured = compare(sides, DIGITS)
+            results.append((f"digits, {workers} workers each", measured))
             if workers == 1:
+                measured["score.py in a loop, no server"] = alone(bundle)
                 hit = compare({"andiron, cache hit": (ours.url + "/api/Digits", ours.pid)}, CACHED)
                 results.append(("digits, from the inference cache", hit))
         finally:
