@@ -164,13 +164,13 @@ final class EmbeddedBroker {
         }
     }
 
-    /// Has a queue be there for a binding.
-    func ensure(_ entity: String, needsSessions: Bool, isTrigger: Bool) {
+    /// Has a queue be there for a binding, or a topic, or a subscription with its topic.
+    func ensure(_ entity: String, needsSessions: Bool, isTrigger: Bool, isTopic: Bool = false) {
         var entity = entity
         for part in ["/$transfer/$deadletterqueue", "/$deadletterqueue"] where entity.lowercased().hasSuffix(part) {
             entity = String(entity.dropLast(part.count))
         }
-        guard let broker, EntityName.isValid(entity), !entity.lowercased().contains("/subscriptions/") else { return }
+        guard let broker, EntityName.isValid(entity) else { return }
         if let queue = broker.queue(named: entity) {
             guard isTrigger, queue.settings.requiresSession != needsSessions else { return }
             log.log(
@@ -181,7 +181,7 @@ final class EmbeddedBroker {
         }
         var settings = QueueSettings()
         settings.requiresSession = needsSessions
-        broker.createQueue(entity, settings)
+        broker.create(entity, settings, isTopic: isTopic)
     }
 
     func stop() {

@@ -62,7 +62,9 @@ extension FunctionHost {
         embeddedBroker.start()
         for binding in mine {
             let needsSessions = binding.flag("isSessionsEnabled") ?? false
-            embeddedBroker.ensure(busEntity(binding), needsSessions: needsSessions, isTrigger: binding.isTrigger)
+            embeddedBroker.ensure(
+                busEntity(binding), needsSessions: needsSessions, isTrigger: binding.isTrigger,
+                isTopic: binding.text("queueName") == nil)
         }
     }
 

@@ -18,6 +18,7 @@ extension Broker {
             writer.member("locked", queue.locks.count)
             writer.member("bytes", queue.byteCount)
             writer.member("requiresSession", queue.settings.requiresSession)
+            writer.member("kind", queue.isSubscription ? "subscription" : queue.settings.isTopic ? "topic" : "queue")
             writer.endObject()
         }
         writer.endArray()
@@ -40,6 +41,18 @@ extension Broker {
             writer.member("enqueuedTimeUtc", HTTPDate.iso(record.enqueuedAt))
             writer.member("state", "\(record.state)")
             writer.member("deliveryCount", record.deliveryCount)
+            if let text = message.properties.subject { writer.member("subject", text) }
+            if let text = message.properties.contentType { writer.member("contentType", text) }
+            if let text = message.properties.correlationID.text { writer.member("correlationId", text) }
+            let own = message.applicationProperties.filter { pair in
+                pair.key.text != "DeadLetterReason" && pair.key.text != "DeadLetterErrorDescription"
+            }
+            if !own.isEmpty {
+                writer.name("applicationProperties")
+                writer.beginObject()
+                for pair in own { FilterValue(pair.value).write(shown: pair.key.text ?? "", to: &writer) }
+                writer.endObject()
+            }
             if let reason = properties["DeadLetterReason"]?.text { writer.member("deadLetterReason", reason) }
             if let text = properties["DeadLetterErrorDescription"]?.text {
                 writer.member("deadLetterErrorDescription", text)
@@ -65,7 +78,7 @@ extension Broker {
     public func purge(_ queue: MessageQueue) -> Eventual<Result<Int, ServiceBusError>> { afterCommit(queue.purge()) }
 
     /// Moves messages nobody holds to another queue, in order, each with a new number and its old properties, without
-    /// what had been said about its death. All in one commit.
+    /// what had been said about its death; into a queue with sessions only those that have one. All in one commit.
     public func move(
         from queue: MessageQueue, to target: MessageQueue, count: Int
     ) -> Eventual<Result<Int, ServiceBusError>> {
@@ -74,21 +87,25 @@ extension Broker {
             if entry.isReady { moving.append(sequence) }
             return moving.count < count
         }
+        var moved = 0
         for sequence in moving {
-            guard let old = queue.record(sequence) else { continue }
+            guard let old = queue.record(sequence), !target.requiresSession || old.hasSession else { continue }
+            moved += 1
             var record = old.removing(["DeadLetterReason", "DeadLetterErrorDescription"])
             record.state = .active
             record.deliveryCount = 0
             record.enqueuedAt = now
             record.expiresAt = target.expiry(of: record, from: now)
-            target.insert(&record)
+            if target.settings.isTopic { publish(record, target) } else { target.insert(&record) }
             queue.leave(sequence)
         }
-        return afterCommit(moving.count)
+        return afterCommit(moved)
     }
 
     /// Sends a message with a body and nothing else; why it was refused, or nil when it is on disk.
     public func send(body: [UInt8], sessionID: String?, to queue: MessageQueue) -> Eventual<AMQPError?> {
+        // What is meant for a subscription goes to its topic, as from any sender.
+        let queue = queue.topic ?? queue
         var message = AMQPMessage(body: .data(body))
         message.properties.messageID = .string(AMQPUUID(high: random(), low: random()).description)
         message.properties.groupID = sessionID
@@ -116,6 +133,24 @@ extension Broker {
         for topic in configuration.topics {
             createTopic(topic.name, topic.settings)
             for subscription in topic.subscriptions { createSubscription(topic.name, subscription) }
+        }
+    }
+}
+
+extension FilterValue {
+    /// As people read it: numbers as numbers, times as text.
+    fileprivate func write(shown name: String, to writer: inout JSONWriter) {
+        switch self {
+        case .number(let value):
+            writer.name(name)
+            writer.value(value.isFinite ? JSONValue(.number("\(value)")) : JSONValue(.null))
+        case .time(let time): writer.member(name, HTTPDate.iso(time))
+        case .span(let span): writer.member(name, ISODuration.text(span))
+        case .uuid(let high, let low): writer.member(name, AMQPUUID(high: high, low: low).description)
+        case .other, .unknown:
+            writer.name(name)
+            writer.value(JSONValue(.null))
+        case .text, .integer, .truth: write(name, to: &writer)
         }
     }
 }

@@ -34,8 +34,10 @@ extension Broker {
     }
 
     /// Puts an admitted message into its queue; a duplicate is accepted and dropped.
+    ///
+    /// - Parameter end: when it expires at the latest, whatever the queue says.
     @discardableResult
-    func put(_ record: inout MessageRecord, _ queue: MessageQueue) -> UInt64 {
+    func put(_ record: inout MessageRecord, _ queue: MessageQueue, expiresBy end: Int64 = .max) -> UInt64 {
         let now = now
         if queue.settings.requiresDuplicateDetection {
             let id = record.messageID
@@ -58,17 +60,18 @@ extension Broker {
                     })
             }
         }
-        if queue.settings.isTopic {
+        record.enqueuedAt = now
+        if queue.settings.isTopic, record.scheduledFor <= now {
+            queue.accessedAt = now
             publish(record, queue)
             return 0
         }
-        record.enqueuedAt = now
         if record.scheduledFor > now {
             record.state = .scheduled
             record.expiresAt = .max
         } else {
             record.state = .active
-            record.expiresAt = queue.expiry(of: record, from: now)
+            record.expiresAt = min(end, queue.expiry(of: record, from: now))
         }
         return queue.insert(&record)
     }
@@ -98,7 +101,8 @@ extension Broker {
                 "The SessionId was not set on a message, and it cannot be sent to the entity. Entities that have session support enabled can only receive messages that have the SessionId set to a valid value."
             )
         }
-        guard target.byteCount + payload.count <= target.settings.maxSizeInMegabytes << 20 else {
+        let held = target.settings.isTopic ? target.subscriptions.reduce(0) { $0 + $1.byteCount } : target.byteCount
+        guard held + payload.count <= target.settings.maxSizeInMegabytes << 20 else {
             throw AMQPError(
                 "amqp:resource-limit-exceeded",
                 "The maximum entity size of \(target.settings.maxSizeInMegabytes) MB has been reached for '\(target.name)'."

@@ -13,22 +13,22 @@ public final class Broker {
     private(set) var queues: [String: MessageQueue] = [:]
     private var byID: [UInt32: MessageQueue] = [:]
     private var nextID: UInt32 = 4
-    private let storage: MessageLog?
+    let storage: MessageLog?
     let log: EventLog
     var effects: [CommitEffect] = []
     private var committing: [CommitEffect] = []
     private var toPump: [MessageQueue] = []
-    private var turnEnd: TurnEndAction?
+    var turnEnd: TurnEndAction?
     /// Queues with something to do at a time, earliest first; entries that a queue has overtaken are passed over.
     private var wakeUps = Heap<WakeUp>()
     private var alarm: WallTimer?
     private(set) var alarmAt = Int64.max
-    private var compactor: LoopTimer?
+    var compactor: LoopTimer?
     /// What could not be written and must be, with the next commit.
     private var owed: [@EventLoop () -> Void] = []
     private var randomWords: [UInt64] = []
     var cachedByteCount = 0
-    private var isCompacting = false
+    var isCompacting = false
     private var lastFailure: Int64 = 0
     /// Connections that are not read while the disk catches up.
     private var throttled: [BrokerConnection] = []
@@ -39,9 +39,6 @@ public final class Broker {
     var clockOffset: Int64 = 0
     /// Shared access keys by name; empty lets everyone in.
     public var keys: [String: String] = [:]
-
-    /// Between two segments that are copied, so that clients are served.
-    private static let compactionPause = Duration.milliseconds(50)
 
     /// Opens the store below `folder` and recovers what is in it; nil keeps everything in memory.
     ///
@@ -264,7 +261,7 @@ public final class Broker {
         let key = name.lowercased()
         if let found = queues[key] { return found }
         if key.hasSuffix("/$transfer/$deadletterqueue") {
-            return queues[String(key.dropLast(28))]?.transferDeadLetters
+            return queues[String(key.dropLast(27))]?.transferDeadLetters
         }
         if key.hasSuffix("/$deadletterqueue") { return queues[String(key.dropLast(17))]?.deadLetters }
         return nil
@@ -301,6 +298,7 @@ public final class Broker {
         nextID = max(nextID, queue.id + 4)
         queues[queue.name.lowercased()] = queue
         byID[queue.id] = queue
+        join(queue)
         queue.accessedAt = now
         queue.watchIdleness()
     }
@@ -357,6 +355,7 @@ public final class Broker {
     /// Removes a queue with its messages; its links are told.
     public func delete(_ queue: MessageQueue, then done: (@EventLoop (SystemError?) -> Void)? = nil) {
         guard queue.kind == .queue, queues[queue.name.lowercased()] === queue else { return }
+        for subscription in queue.subscriptions { delete(subscription) }
         remove(queue)
         writeDeletion(queue.id, queue.name)
         if let done { effects.append(.call(done)) }
@@ -374,6 +373,7 @@ public final class Broker {
         queues[queue.name.lowercased()] = nil
         byID[queue.id] = nil
         queue.isDeleted = true
+        queue.topic?.subscriptions.removeAll { $0 === queue }
         count(queue.definitionPlace, isLive: false)
         for part in [queue, queue.deadLetters, queue.transferDeadLetters].compactMap({ $0 }) {
             part.table.forEach { sequence, entry in
@@ -406,82 +406,4 @@ public func wallMilliseconds() -> Int64 {
     var time = timespec()
     clock_gettime(CLOCK_REALTIME, &time)
     return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
-}
-
-extension Broker {
-    /// Looks whether a segment is worth copying, once in a while.
-    func compactSoon() {
-        guard let compactor, !compactor.isActive, !isCompacting, storage?.segmentToCompact != nil else { return }
-        compactor.start(after: Self.compactionPause)
-    }
-
-    /// Copies what matters out of the oldest segment when that is little, then removes it.
-    private func compact() {
-        guard let storage, !isCompacting, let segment = storage.segmentToCompact else { return }
-        // A group under way may belong to the segment before the last; older ones are complete.
-        guard storage.segments.count > 2 || !storage.isWriting else { return compactSoon() }
-        isCompacting = true
-        storage.scan(segment) { bytes, place in _ = relocate(bytes, place) }
-        effects.append(
-            .call { [self] failure in
-                isCompacting = false
-                guard failure == nil, storage.segments.first?.number == segment else { return }
-                storage.removeFirstSegment()
-                compactSoon()
-            })
-        turnEnd?.schedule()
-    }
-
-    /// Appends a record again when it still matters.
-    private func relocate(_ bytes: UnsafeRawBufferPointer, _ place: LogPlace) -> Bool {
-        guard bytes.count >= 16 else { return false }
-        let id = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4, as: UInt32.self))
-        guard let queue = queue(id: id) else { return false }
-        switch bytes[0] {
-        case RecordKind.message:
-            let sequence = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
-            // One that is being removed has its removal in the log already: written again behind that it would come back.
-            // Should that commit fail, this one fails with it, and the segment stays.
-            guard let entry = queue.table[sequence], entry.place == place, !entry.flags.contains(.leaving) else {
-                return false
-            }
-            var record = MessageRecord(bytes: Array(bytes))
-            record.state = entry.state
-            record.deliveryCount = entry.deliveryCount
-            queue.relocate(sequence, record.bytes)
-        case RecordKind.definition where queue.definitionPlace == place: define(queue)
-        case RecordKind.sessionState, RecordKind.duplicateID:
-            guard let (_, number, name, _) = SmallRecord.read(bytes) else { return false }
-            if bytes[0] == RecordKind.sessionState, let session = queue.sessions[name], session.statePlace == place {
-                move(place, Array(bytes)) { [weak session] old, new in
-                    if let session, session.statePlace == old { session.statePlace = new }
-                }
-            } else if queue.history.place(of: name) == place {
-                move(place, SmallRecord.named(RecordKind.duplicateID, queue: id, number: number, name: name)) {
-                    queue.history.relocate(name, from: $0, to: $1)
-                }
-            } else {
-                return false
-            }
-        default: return false
-        }
-        return true
-    }
-
-    /// Writes a small record again; `update` changes who points at it, and back when the commit fails.
-    private func move(
-        _ old: LogPlace, _ bytes: [UInt8], _ update: @escaping @EventLoop (_ from: LogPlace, _ to: LogPlace) -> Void
-    ) {
-        let new = append(bytes)
-        count(old, isLive: false)
-        count(new, isLive: true)
-        update(old, new)
-        effects.append(
-            .call { [self] failure in
-                guard failure != nil else { return }
-                count(new, isLive: false)
-                count(old, isLive: true)
-                update(new, old)
-            })
-    }
 }

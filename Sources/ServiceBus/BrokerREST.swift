@@ -141,6 +141,10 @@ public struct BrokerREST {
     // MARK: Receiving
 
     private func receive(_ request: HTTPRequest, _ queue: MessageQueue, removes: Bool) -> Eventual<HTTPResponse> {
+        if queue.settings.isTopic {
+            let text = "'\(queue.name)' is a topic; receive from one of its subscriptions"
+            return .now(failure(400, AMQPError("amqp:not-allowed", text)))
+        }
         if queue.requiresSession {
             return .now(failure(400, AMQPError("amqp:not-allowed", "queues with sessions are received from by AMQP")))
         }

@@ -127,6 +127,9 @@ public struct EmulatorConfiguration {
 public enum EntityName {
     static let rule = "letters, digits, '.', '-', '_' and '/', with a letter or digit at both ends"
 
+    /// Characters of a subscription's name.
+    static let subscriptionLimit = 50
+
     /// The emulator's own pattern, and Azure's length.
     public static func isValid(_ name: String) -> Bool {
         guard let first = name.unicodeScalars.first, let last = name.unicodeScalars.last,

@@ -25,6 +25,37 @@ enum HTTPDate {
         return "\(year)-\(two(month))-\(two(day))T\(two(rest / 3600)):\(two(rest / 60 % 60)):\(two(rest % 60))Z"
     }
 
+    /// Milliseconds of a text in the second form, with a fraction or an offset from UTC perhaps; nil when it is none.
+    static func milliseconds(_ text: String) -> Int64? {
+        var rest = Substring(text)
+        let number = { (rest: inout Substring, count: Int, end: String) -> Int64? in
+            let digits = rest.prefix(count)
+            rest = rest.dropFirst(count)
+            guard digits.count == count, digits.allSatisfy({ ("0"..."9").contains($0) }), let value = Int64(digits),
+                end.isEmpty || rest.first.map({ end.contains($0) }) ?? false
+            else { return nil }
+            if !end.isEmpty { rest.removeFirst() }
+            return value
+        }
+        guard let year = number(&rest, 4, "-"), let month = number(&rest, 2, "-"), let day = number(&rest, 2, "Tt "),
+            let hour = number(&rest, 2, ":"), let minute = number(&rest, 2, ":"), let second = number(&rest, 2, ""),
+            (1970...9999).contains(year), (1...12).contains(month), (1...31).contains(day), hour < 24, minute < 60,
+            second < 61
+        else { return nil }
+        var milliseconds = (days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second) * 1000
+        if rest.first == "." {
+            let digits = rest.dropFirst().prefix { ("0"..."9").contains($0) }
+            guard !digits.isEmpty, let fraction = Double("0." + digits) else { return nil }
+            milliseconds += Int64(fraction * 1000)
+            rest = rest.dropFirst(digits.count + 1)
+        }
+        guard let sign = rest.popFirst(), sign != "Z", sign != "z" else { return rest.isEmpty ? milliseconds : nil }
+        guard sign == "+" || sign == "-", let hours = number(&rest, 2, ":"), let minutes = number(&rest, 2, ""),
+            rest.isEmpty
+        else { return nil }
+        return milliseconds - (sign == "+" ? 1 : -1) * (hours * 60 + minutes) * 60_000
+    }
+
     /// Seconds of a text in the first form; nil when it is none.
     static func seconds(_ text: String) -> Int64? {
         let parts = text.split(whereSeparator: { " ,:".contains($0) })

@@ -8,7 +8,7 @@ struct ManagementNode {
     let connection: BrokerConnection
     let queue: MessageQueue
 
-    private var broker: Broker { connection.broker }
+    var broker: Broker { connection.broker }
 
     /// Answers when what the request changes is on disk.
     func answer(_ request: AMQPMessage, _ done: @escaping @EventLoop (ManagementAnswer) -> Void) {
@@ -31,6 +31,9 @@ struct ManagementNode {
         case "com.microsoft:set-session-state": setSessionState(body, done)
         case "com.microsoft:get-message-sessions": done(listSessions(body))
         case "com.microsoft:batch-delete-messages": deleteMessages(body, done)
+        case "com.microsoft:add-rule": addRule(body, done)
+        case "com.microsoft:remove-rule": removeRule(body, done)
+        case "com.microsoft:enumerate-rules": done(rules(body))
         default:
             done(
                 ManagementAnswer(
@@ -157,12 +160,18 @@ struct ManagementNode {
 
     /// Removes up to a number of the oldest messages enqueued before a time.
     private func deleteMessages(_ body: AMQPValue, _ done: @escaping @EventLoop (ManagementAnswer) -> Void) {
-        let limit = min(Int(body["message-count"]?.integer ?? 0), 4000)
+        let limit = Int(body["message-count"]?.integer ?? 0)
+        guard (1...ServiceBusLimits.deletionCount).contains(limit) else {
+            return done(.arguments("message-count is \(limit); it must be from 1 to \(ServiceBusLimits.deletionCount)"))
+        }
         let before = body["enqueued-time-utc"]?.integer ?? .max
+        let session = body["session-id"]?.text
         var gone: [UInt64] = []
         queue.table.forEach { sequence, entry in
             guard gone.count < limit else { return false }
-            guard entry.isReady, let record = queue.record(sequence), record.enqueuedAt < before else { return true }
+            guard entry.isReady, let record = queue.record(sequence), record.enqueuedAt < before,
+                session == nil || session == record.sessionID
+            else { return true }
             gone.append(sequence)
             return true
         }

@@ -92,10 +92,14 @@ extension MessageQueue {
         case .active:
             makeReady(sequence)
             guard entry.expiresAt != .max else { return }
-            expiring.add(Due(at: max(entry.expiresAt, retry), sequence: sequence), wanted: .max) { _ in true }
+            expiring.add(Due(at: max(entry.expiresAt, retry), sequence: sequence), wanted: table.count) {
+                table[$0.sequence] != nil
+            }
             wake(at: max(entry.expiresAt, retry))
         case .scheduled:
-            scheduled.add(Due(at: retry, sequence: sequence), wanted: .max) { _ in true }
+            scheduled.add(Due(at: retry, sequence: sequence), wanted: scheduledCount) {
+                table[$0.sequence]?.state == .scheduled
+            }
             wake(at: retry)
         case .deferred: break
         }
@@ -198,7 +202,11 @@ extension MessageQueue {
         if let name = settings.forwardDeadLettersTo, let target = broker.queue(named: name) {
             record.enqueuedSequence = sequence
             record.enqueuedAt = broker.now
-            target.insert(&record)
+            if target.settings.isTopic {
+                broker.publish(record, target)
+            } else {
+                target.insert(&record)
+            }
         } else {
             record.deliveryCount = entry.deliveryCount
             deadLetters?.insert(&record, sequence: sequence)

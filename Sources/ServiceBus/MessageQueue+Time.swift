@@ -84,7 +84,12 @@ extension MessageQueue {
         record.state = .active
         record.enqueuedAt = broker.now
         record.expiresAt = expiry(of: record, from: broker.now)
-        insert(&record)
+        if settings.isTopic {
+            record.scheduledFor = 0
+            broker.publish(record, self)
+        } else {
+            insert(&record)
+        }
         leave(sequence)
     }
 
@@ -93,10 +98,14 @@ extension MessageQueue {
     private var isDeletedWhenIdle: Bool { kind == .queue && settings.autoDeleteOnIdle < QueueSettings.forever }
     private var parts: [MessageQueue] { [self] + [deadLetters, transferDeadLetters].compactMap { $0 } }
     /// Receivers wait, or messages for their time: then it is in use, whatever the clock says.
-    private var isInUse: Bool { scheduledCount > 0 || parts.contains { !$0.receivers.isEmpty } }
-    private var idleEnd: Int64 {
-        max(parts.map(\.accessedAt).max() ?? 0, settings.updatedAt) + settings.autoDeleteOnIdle
+    private var isInUse: Bool {
+        scheduledCount > 0 || parts.contains { !$0.receivers.isEmpty } || subscriptions.contains { $0.isInUse }
     }
+    private var lastUse: Int64 {
+        let parts = parts.map(\.accessedAt) + subscriptions.map(\.lastUse)
+        return max(parts.max() ?? 0, settings.updatedAt)
+    }
+    private var idleEnd: Int64 { lastUse + settings.autoDeleteOnIdle }
 
     /// Plans the look at a queue that may go when nobody uses it.
     func watchIdleness() {

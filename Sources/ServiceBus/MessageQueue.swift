@@ -49,7 +49,18 @@ public final class MessageQueue {
     unowned let broker: Broker
     /// The queue a sub-queue belongs to, until ``release()``. A weak reference would slow down every use of it.
     private(set) var parent: MessageQueue?
-    public internal(set) var settings: QueueSettings
+    public internal(set) var settings: QueueSettings { didSet { parsedRules = nil } }
+    /// The topic of a subscription, and the subscriptions of a topic.
+    weak var topic: MessageQueue?
+    var subscriptions: [MessageQueue] = []
+    private var parsedRules: [CompiledRule]?
+    /// The rules of a subscription, parsed once.
+    var compiledRules: [CompiledRule] {
+        if let parsedRules { return parsedRules }
+        let rules = settings.rules.compactMap { try? $0.compiled() }
+        parsedRules = rules
+        return rules
+    }
     var definitionPlace = LogPlace.none
     private(set) var deadLetters: MessageQueue?
     private(set) var transferDeadLetters: MessageQueue?
@@ -107,6 +118,9 @@ public final class MessageQueue {
         deadLetters?.parent = nil
         transferDeadLetters?.parent = nil
     }
+
+    /// The name without its topic.
+    var shortName: String { isSubscription ? String(name.split(separator: "/").last ?? "") : name }
 
     /// Whether it, or the queue it belongs to, was deleted.
     var isGone: Bool { isDeleted || parent?.isDeleted ?? (kind != .queue) }

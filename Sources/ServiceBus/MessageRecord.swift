@@ -235,34 +235,64 @@ public struct MessageRecord: Sendable {
     }
 
     private func changed(adding properties: [AMQPPair], removing names: [String], source: String?) -> MessageRecord {
-        let bare = Array(bytes[bareStart...])
-        let changed = bare.withUnsafeBytes { memory -> [UInt8] in
-            guard !properties.isEmpty || !names.isEmpty, let sections = try? MessageSections(memory) else {
-                return bare
-            }
-            var pairs: [AMQPPair] = []
-            if let range = sections.applicationProperties {
-                var reader = AMQPReader(UnsafeRawBufferPointer(rebasing: memory[range]))
-                _ = try? reader.descriptor()
-                pairs = (try? reader.value())?.pairs ?? []
-            }
-            pairs.removeAll { pair in names.contains { $0 == pair.key.text } }
-            for property in properties {
-                pairs.removeAll { $0.key.text == property.key.text }
-                pairs.append(property)
-            }
+        guard !properties.isEmpty || !names.isEmpty else {
+            return rebuilt(bare: Array(bytes[bareStart...]), source: source)
+        }
+        var pairs = applicationProperties
+        pairs.removeAll { pair in names.contains { $0 == pair.key.text } }
+        for property in properties {
+            pairs.removeAll { $0.key.text == property.key.text }
+            pairs.append(property)
+        }
+        return rebuilt(bare: bare(properties: nil, applicationProperties: pairs), source: source)
+    }
+
+    private var applicationProperties: [AMQPPair] {
+        bytes[bareStart...].withUnsafeBytes { memory in
+            guard let range = (try? MessageSections(memory))?.applicationProperties else { return [] }
+            var reader = AMQPReader(UnsafeRawBufferPointer(rebasing: memory[range]))
+            _ = try? reader.descriptor()
+            return (try? reader.value())?.pairs ?? []
+        }
+    }
+
+    /// The bare message with other application properties, and perhaps other properties; its body as it was.
+    private func bare(properties: AMQPMessage.Properties?, applicationProperties pairs: [AMQPPair]) -> [UInt8] {
+        bytes[bareStart...].withUnsafeBytes { memory in
+            guard let sections = try? MessageSections(memory) else { return Array(memory) }
             var writer = AMQPWriter()
-            if let range = sections.properties { writer.bytes.append(contentsOf: memory[range]) }
-            writer.section(AMQPDescriptor.applicationProperties)
-            writer.map(pairs)
+            if let properties {
+                properties.write(to: &writer)
+            } else if let range = sections.properties {
+                writer.bytes.append(contentsOf: memory[range])
+            }
+            if !pairs.isEmpty || sections.applicationProperties != nil {
+                writer.section(AMQPDescriptor.applicationProperties)
+                writer.map(pairs)
+            }
             writer.bytes.append(contentsOf: memory[sections.body])
             if let range = sections.footer { writer.bytes.append(contentsOf: memory[range]) }
             return writer.bytes
         }
+    }
+
+    /// The same message with other application properties, and other properties when some are given.
+    func replacing(
+        properties: AMQPMessage.Properties?, applicationProperties pairs: [AMQPPair]
+    ) -> MessageRecord {
+        rebuilt(
+            bare: bare(properties: properties, applicationProperties: pairs), source: nil,
+            messageID: properties.map { $0.messageID.text ?? $0.messageID.identifierText },
+            sessionID: properties.map { $0.groupID ?? "" })
+    }
+
+    private func rebuilt(
+        bare changed: [UInt8], source: String?, messageID: String? = nil, sessionID: String? = nil
+    ) -> MessageRecord {
         let texts = texts
         var parts = Parts(isDurable: isDurable, priority: priority, timeToLive: timeToLive)
-        parts.messageID = Array(bytes[texts.messageID])
-        parts.sessionID = Array(bytes[texts.sessionID])
+        parts.messageID = messageID.map { Array($0.utf8) } ?? Array(bytes[texts.messageID])
+        parts.sessionID = sessionID.map { Array($0.utf8) } ?? Array(bytes[texts.sessionID])
         parts.deadLetterSource = source.map { Array($0.utf8) } ?? Array(bytes[texts.source])
         parts.annotationCount = annotationCount
         parts.scheduledFor = scheduledFor

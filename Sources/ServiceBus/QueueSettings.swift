@@ -22,7 +22,7 @@ public struct QueueSettings: Equatable, Sendable {
     public var userMetadata: String?
     public var status = Status.active
     public var autoDeleteOnIdle = QueueSettings.forever
-    /// A topic holds nothing itself; see ``rules`` for its subscriptions.
+    /// A topic holds nothing itself but what is scheduled; see ``rules`` for its subscriptions.
     public var isTopic = false
     /// Which of its topic's messages a subscription takes.
     public var rules: [SubscriptionRule] = []
@@ -109,6 +109,10 @@ public enum ServiceBusLimits {
     public static let forwardingHops = 4
     /// Messages one management request may peek, or take by number.
     public static let peekCount = 1_000
+    /// Messages one management request may delete.
+    public static let deletionCount = 4_000
+    /// Rules of one subscription.
+    public static let ruleCount = 2_000
     /// Bytes of waiting messages kept in memory; further ones are read from disk.
     public static let cachedByteCount = 64 << 20
     /// Bytes accepted and not on disk at which connections are not read until the disk has caught up.

@@ -5,6 +5,8 @@ public struct XMLNode: Equatable, Sendable {
     public let name: String
     public internal(set) var text = ""
     public internal(set) var children: [XMLNode] = []
+    /// By name; prefixes are dropped here too.
+    public internal(set) var attributes: [String: String] = [:]
 
     /// Bytes of a document, and how deep elements may nest.
     public static let byteLimit = 1 << 20
@@ -100,7 +102,7 @@ private struct XMLReader {
         guard starts("<") else { throw failure("an element was expected") }
         position += 1
         var node = XMLNode(name: try name())
-        guard try attributes() else { return node }
+        guard try attributes(of: &node) else { return node }
         while true {
             guard position < bytes.count else { throw failure("the document ends inside '\(node.name)'") }
             if starts("</") {
@@ -129,8 +131,8 @@ private struct XMLReader {
         }
     }
 
-    /// Passes over attributes and the tag's end; false when the element is empty.
-    private mutating func attributes() throws(XMLNode.SyntaxError) -> Bool {
+    /// Reads attributes and the tag's end; false when the element is empty.
+    private mutating func attributes(of node: inout XMLNode) throws(XMLNode.SyntaxError) -> Bool {
         while true {
             skipSpace()
             if starts("/>") {
@@ -141,7 +143,7 @@ private struct XMLReader {
                 position += 1
                 return true
             }
-            _ = try name()
+            let name = try name()
             skipSpace()
             guard starts("=") else { throw failure("'=' was expected") }
             position += 1
@@ -151,14 +153,16 @@ private struct XMLReader {
             }
             let quote = bytes[position]
             position += 1
-            guard let end = bytes[position...].firstIndex(of: quote) else { throw failure("a value does not end") }
-            position = end + 1
+            let value = try text(until: quote)
+            guard position < bytes.count, bytes[position] == quote else { throw failure("a value does not end") }
+            position += 1
+            node.attributes[name] = value
         }
     }
 
-    private mutating func text() throws(XMLNode.SyntaxError) -> String {
+    private mutating func text(until end: UInt8 = UInt8(ascii: "<")) throws(XMLNode.SyntaxError) -> String {
         var result: [UInt8] = []
-        while position < bytes.count, bytes[position] != UInt8(ascii: "<") {
+        while position < bytes.count, bytes[position] != end {
             if bytes[position] == UInt8(ascii: "&") {
                 let rest = bytes[position...].prefix(12)
                 guard let end = rest.firstIndex(of: UInt8(ascii: ";")) else { throw failure("'&' begins no entity") }

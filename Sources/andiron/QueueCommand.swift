@@ -16,6 +16,7 @@ struct QueueCommand: ParsableCommand {
               andiron queue send orders -d '{"n": 1}'
               andiron queue dead-letters orders
               andiron queue resubmit orders
+              andiron queue peek news/Subscriptions/large
             """,
         subcommands: [
             List.self, Send.self, Peek.self, Receive.self, DeadLetters.self, Resubmit.self, Purge.self, Move.self,
@@ -23,7 +24,8 @@ struct QueueCommand: ParsableCommand {
 
     struct List: ParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "ls", abstract: "List queues: active, scheduled, deferred, dead letters, name.")
+            commandName: "ls",
+            abstract: "List queues, topics and subscriptions: active, scheduled, deferred, dead letters, name.")
 
         @OptionGroup var host: BrokerHost
 
@@ -51,7 +53,7 @@ struct QueueCommand: ParsableCommand {
     struct Send: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Send a message.")
 
-        @Argument(help: "The queue.")
+        @Argument(help: "The queue, or the topic.")
         var queue: String
 
         @Option(name: [.short, .long], help: "The body: text, @FILE, or @- for standard input.")
@@ -63,21 +65,51 @@ struct QueueCommand: ParsableCommand {
         @Option(help: "Its message id.")
         var messageID: String?
 
+        @Option(help: "Its subject, which filters know as sys.Label.")
+        var subject: String?
+
+        @Option(help: "Its content type.")
+        var contentType = "application/octet-stream"
+
+        @Option(
+            name: .customLong("property"), help: "NAME=VALUE of its own; may be repeated. A whole number is a number.")
+        var properties: [String] = []
+
         @OptionGroup var host: BrokerHost
+
+        func validate() throws {
+            for property in properties {
+                let name = property.prefix { $0 != "=" }
+                let isToken =
+                    !name.isEmpty
+                    && name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) }
+                guard isToken, name.count < property.count, !property.contains(where: \.isNewline) else {
+                    throw ValidationError(
+                        "--property is '\(property)': NAME=VALUE, with letters, digits, '-', '_' or '.' in the name")
+                }
+            }
+        }
 
         func run() throws {
             let body = try readBody(data)
-            let properties = jsonObject { writer in
+            let broker = jsonObject { writer in
                 if let messageID { writer.member("MessageId", messageID) }
                 if let session { writer.member("SessionId", session) }
+                if let subject { writer.member("Label", subject) }
             }
+            let own = properties.map { property in
+                let name = property.prefix { $0 != "=" }
+                let value = property.dropFirst(name.count + 1)
+                return (name: String(name), value: Int64(value) == nil ? "\"\(value)\"" : String(value))
+            }
+            let headers = [
+                (name: "BrokerProperties", value: String(decoding: broker, as: UTF8.self)),
+                (name: "Content-Type", value: contentType),
+            ]
             let host = host
             let queue = queue
             runLoop {
-                let text = String(decoding: properties, as: UTF8.self)
-                let answer = await host.rest(
-                    "POST", "\(queue)/messages", body,
-                    [("BrokerProperties", text), ("Content-Type", "application/octet-stream")])
+                let answer = await host.rest("POST", "\(queue)/messages", body, headers + own)
                 return answer?.status == 201 ? .done : .failed
             }
         }
@@ -86,7 +118,7 @@ struct QueueCommand: ParsableCommand {
     struct Peek: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Show messages without taking them.")
 
-        @Argument(help: "The queue; q/$DeadLetterQueue is one too.")
+        @Argument(help: "The queue; q/$DeadLetterQueue and topic/Subscriptions/name are queues too.")
         var queue: String
 
         @Option(help: "How many.")
@@ -250,7 +282,7 @@ struct BrokerHost: ParsableArguments {
             let words =
                 response.status == 404 && error == nil
                 ? "there is no such queue, or the broker does not run"
-                : error?["message"]?.string ?? "status \(response.status)"
+                : error?["message"]?.string ?? detail(response.body) ?? "status \(response.status)"
             complain("error[\(error?["code"]?.string ?? "AN8011")]: \(words)\(remedy)")
             return nil
         } catch {
@@ -263,6 +295,17 @@ struct BrokerHost: ParsableArguments {
     @EventLoop
     func admin(_ method: String, _ operation: String, _ body: [UInt8] = []) async -> [UInt8]? {
         await rest(method, "admin/servicebus/\(operation)", body, [("Content-Type", "application/json")])?.body
+    }
+}
+
+/// What the broker's own REST calls say about a failure, in XML.
+private func detail(_ body: [UInt8]) -> String? {
+    let text = String(decoding: body, as: UTF8.self)
+    guard let start = text.firstRange(of: "<Detail>")?.upperBound,
+        let end = text[start...].firstRange(of: "</Detail>")?.lowerBound
+    else { return nil }
+    return [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&amp;", "&")].reduce(String(text[start..<end])) {
+        $0.replacing($1.0, with: $1.1)
     }
 }
 

@@ -14,7 +14,7 @@ from azure.servicebus.exceptions import ServiceBusError
 from conftest import until
 
 CONFIG = {"UserConfig": {"Namespaces": [{"Name": "sbemulatorns", "Queues": [
-    {"Name": "q", "Properties": {"LockDuration": "PT5S", "MaxDeliveryCount": 50}}]}]}}
+    {"Name": "q", "Properties": {"LockDuration": "PT5S", "MaxDeliveryCount": 50}}, {"Name": "other"}]}]}}
 
 SASL = b"AMQP\x03\x01\x00\x00"
 AMQP = b"AMQP\x00\x01\x00\x00"
@@ -241,6 +241,166 @@ def test_administration_refuses_nonsense(app, start):
     connection.request("GET", "/health")
     assert json.loads(connection.getresponse().read())["status"] == "healthy"
     works(host)
+
+
+def transfer(handle, delivery, payload, more=False):
+    return frame(small_list(
+        0x14, b"\x52" + bytes([handle]), b"\x52" + bytes([delivery]), b"\xa0\x01" + bytes([delivery]), b"\x43", b"\x42",
+        b"\x41" if more else b"\x42") + payload)
+
+
+def test_a_message_of_exactly_the_limit_is_taken_and_one_byte_more_is_not(app, start):
+    host = broker(app, start)
+    for delivery, size in enumerate((262_144, 262_145)):
+        payload = b"\x00\x53\x75\xb0" + struct.pack(">I", size - 8) + b"x" * (size - 8)
+        assert len(payload) == size
+        answer = exchange(host, OPENING + BEGIN + attach(0, False) + transfer(0, delivery, payload[:200_000], more=True)
+                          + transfer(0, delivery, payload[200_000:]), wait=1.5)
+        assert (b"amqp:link:message-size-exceeded" in answer) == (size > 262_144)
+    with bus(host) as client, client.get_queue_receiver("q") as receiver:
+        only, = receiver.peek_messages(5)
+        assert len(b"".join(only.body)) == 262_144 - 8
+    works(host)
+
+
+def handles(handle):
+    return b"\x52" + bytes([handle]) if handle < 256 else b"\x70" + struct.pack(">I", handle)
+
+
+def many_attach(handle):
+    terminus = b"\x00\x53%c\xd0" + struct.pack(">II", 4 + 3, 1) + text(b"q")
+    return frame(small_list(
+        0x12, text(b"l%d" % handle), handles(handle), b"\x42", b"\x50\x00", b"\x50\x01", terminus % 0x28, terminus % 0x29,
+        b"\x40", b"\x40", b"\x43"))
+
+
+def test_five_thousand_links_and_channels_are_served_and_one_more_is_refused(app, start):
+    host = broker(app, start)
+    attached = b"".join(many_attach(handle) for handle in range(5000))
+    answer = exchange(host, OPENING + BEGIN + attached, wait=5)
+    # Each attach is answered and gets credit; nothing ends.
+    assert answer.count(b"\x00\x53\x12") == 5000 and b"\x00\x53\x17" not in answer and b"\x00\x53\x18" not in answer
+    answer = exchange(host, OPENING + BEGIN + many_attach(4999) + many_attach(5000), wait=1)
+    assert answer.count(b"\x00\x53\x12") == 1 and b"amqp:" in answer
+    sessions = b"".join(BEGIN[:6] + struct.pack(">H", channel) + BEGIN[8:] for channel in range(5000))
+    answer = exchange(host, OPENING + sessions, wait=5)
+    assert answer.count(b"\x00\x53\x11") == 5000 and b"\x00\x53\x18" not in answer
+    answer = exchange(host, OPENING + BEGIN[:6] + struct.pack(">H", 5000) + BEGIN[8:], wait=1)
+    assert b"\x00\x53\x11" not in answer and b"amqp:" in answer
+    works(host)
+
+
+def test_a_transaction_coordinator_is_refused_in_words(app, start):
+    host = broker(app, start)
+    coordinator = b"\x00\x53\x30\xd0" + struct.pack(">II", 4 + 1, 1) + b"\x40"
+    source = b"\x00\x53\x28\xd0" + struct.pack(">II", 4 + 3, 1) + text(b"c")
+    answer = exchange(host, OPENING + BEGIN + frame(small_list(
+        0x12, text(b"txn"), b"\x43", b"\x42", b"\x50\x00", b"\x50\x00", source, coordinator, b"\x40", b"\x40", b"\x43")), wait=1)
+    assert b"amqp:not-implemented" in answer and b"transactions are not supported" in answer
+    works(host)
+
+
+def test_wrong_keys_and_expired_tokens_open_nothing(app, start):
+    import base64
+    import hashlib
+    import hmac
+    from urllib.parse import quote_plus
+
+    from azure.core.credentials import AccessToken
+    from azure.servicebus.exceptions import ServiceBusAuthenticationError, ServiceBusAuthorizationError
+
+    host = broker(app, start, environment={"ANDIRON_SERVICEBUS_KEYS": "Root=c2VjcmV0"})
+    port = host.info["serviceBusPort"]
+    address = "Endpoint=sb://localhost:%d;SharedAccessKeyName={};SharedAccessKey={};UseDevelopmentEmulator=true;" % port
+
+    def attempt(client):
+        with client, client.get_queue_sender("q") as sender:
+            sender.send_messages(ServiceBusMessage("x"))
+
+    def signed(expiry):
+        audience = quote_plus("sb://localhost/q")
+        digest = hmac.new(b"c2VjcmV0", f"{audience}\n{expiry}".encode(), hashlib.sha256).digest()
+        signature = quote_plus(base64.b64encode(digest))
+        return f"{address.split('SharedAccessKeyName')[0]}SharedAccessSignature=SharedAccessSignature " \
+               f"sr={audience}&sig={signature}&se={expiry}&skn=Root;UseDevelopmentEmulator=true;"
+
+    attempt(ServiceBusClient.from_connection_string(address.format("Root", "c2VjcmV0")))
+    attempt(ServiceBusClient.from_connection_string(signed(int(time.time()) + 600)))
+    refused = (ServiceBusAuthenticationError, ServiceBusAuthorizationError)
+    for wrong in (address.format("Root", "d3Jvbmc="), address.format("Nobody", "c2VjcmV0"), signed(int(time.time()) - 10)):
+        with pytest.raises(refused):
+            attempt(ServiceBusClient.from_connection_string(wrong, retry_total=0))
+    # A token that expires while its links are open closes them, at the next heartbeat.
+    client = ServiceBusClient.from_connection_string(signed(int(time.time()) + 5), retry_total=0)
+    with client, client.get_queue_sender("q") as sender:
+        sender.send_messages(ServiceBusMessage("in time"))
+
+        def is_refused():
+            try:
+                sender.send_messages(ServiceBusMessage("late"))
+            except refused:
+                return True
+            time.sleep(1)
+
+        until(is_refused, "the end of the link")
+    # Without a token nothing is attached.
+    answer = exchange(host, OPENING + BEGIN + attach(0, False), wait=1)
+    assert b"amqp:unauthorized-access" in answer
+    with ServiceBusClient.from_connection_string(address.format("Root", "c2VjcmV0")) as client:
+        with client.get_queue_receiver("q") as receiver:
+            assert [str(m) for m in receiver.peek_messages(3)] == ["x", "x", "in time"]
+
+
+def test_a_disk_that_fails_undoes_what_receivers_were_refused(app, start):
+    host = broker(app, start)
+    # Less than the log has, more than what the host prints.
+    no_room = lambda: resource.prlimit(host.process.pid, resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+    room = lambda: resource.prlimit(
+        host.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with bus(host, retry_total=0) as client, client.get_queue_sender("q") as sender:
+        sender.send_messages([ServiceBusMessage(str(n)) for n in range(3)])
+        with client.get_queue_sender("other") as other:
+            other.send_messages(ServiceBusMessage(b"x" * 100_000))
+        # Each failure ends its receiver.
+        receivers = [client.get_queue_receiver("q") for _ in range(3)]
+        messages = [receiver.receive_messages(1, max_wait_time=10)[0] for receiver in receivers]
+        no_room()
+        for receiver, message, settle in zip(
+                receivers, messages, ("complete_message", "dead_letter_message", "defer_message")):
+            with pytest.raises(ServiceBusError):
+                getattr(receiver, settle)(message)
+        room()
+    # None of it happened; all of it can be done again.
+    with bus(host) as client, client.get_queue_receiver("q") as receiver:
+        again = []
+        while len(again) < 3:
+            again += receiver.receive_messages(3, max_wait_time=10)
+        assert sorted(str(m) for m in again) == ["0", "1", "2"]
+        for message in again:
+            receiver.defer_message(message)
+        host.process.kill()
+        host.process.wait()
+    host = start(app, "--servicebus-port", "0")
+    with bus(host) as client, client.get_queue_receiver("q") as receiver:
+        assert [m.state.value for m in receiver.peek_messages(5, sequence_number=1)] == [1, 1, 1]
+
+
+def test_names_hold_at_their_edge(app, start):
+    import http.client
+
+    host = broker(app, start)
+
+    def put(path, kind):
+        connection = http.client.HTTPConnection("127.0.0.1", host.info["serviceBusAdminPort"], timeout=10)
+        connection.request("PUT", path, f"<entry><content><{kind}/></content></entry>")
+        return connection.getresponse().status
+
+    assert put("/" + "q" * 260, "QueueDescription") == 201 and put("/" + "q" * 261, "QueueDescription") == 400
+    assert put("/t", "TopicDescription") == 201
+    assert put("/t/subscriptions/" + "s" * 50, "SubscriptionDescription") == 201
+    assert put("/t/subscriptions/" + "s" * 51, "SubscriptionDescription") == 400
+    rules = "/t/subscriptions/" + "s" * 50 + "/rules/"
+    assert put(rules + "r" * 50, "RuleDescription") == 201 and put(rules + "r" * 51, "RuleDescription") == 400
 
 
 def test_limits_hold_at_their_edge(app, start):

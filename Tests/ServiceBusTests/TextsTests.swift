@@ -4,8 +4,12 @@ import Testing
 
 @Suite struct TextsTests {
     static let values: [String: FilterValue] = [
-        "color": .text("red"), "count": .number(7), "sys.Label": .text("a_b%c"), "yes": .truth(true),
+        "color": .text("red"), "count": .integer(7), "half": .number(0.5), "sys.label": .text("a_b%c"),
+        "yes": .truth(true), "My Prop": .text("x"), "a.b": .integer(1), "bytes": .other, "when": .time(1000),
     ]
+    private func value(_ property: SQLProperty) -> FilterValue {
+        Self.values[(property.isSystem ? "sys." : "") + property.name] ?? .unknown
+    }
 
     @Test(arguments: [
         ("color = 'red'", true), ("color <> 'red'", false), ("color='re' + 'd'", true),
@@ -20,15 +24,64 @@ import Testing
         ("-count < 0", true), ("count / 0 = 1", false), ("[color] = 'red'", true), ("1=1", true), ("1=0", false),
         ("'it''s' = 'it''s'", true), ("count % 4 = 3", true), ("yes = TRUE", true),
         ("color LIKE '%%%%%%%%%%%%x'", false),
+        // Names: scopes, brackets, quotes, dots.
+        ("user.color = 'red'", true), ("[My Prop] = 'x'", true), ("user.\"My Prop\" = 'x'", true), ("a.b = 1", true),
+        ("sys.[Label] <> ''", true), ("EXISTS(sys.Label)", true), ("EXISTS(sys.To)", false),
+        ("p('color') = 'red'", true), ("property('My ' + 'Prop') = 'x'", true), ("p(count) = 1", false),
+        // Numbers: whole, decimal, scientific, and C#'s promotions.
+        ("count / 2 = 3", true), ("count / 2.0 = 3.5", true), ("1.5E1 = 15", true), ("5E-1 = half", true),
+        ("count = 7.0", true), ("9223372036854775807 > 9223372036854775806", true), ("half < 1 AND half > -1", true),
+        ("'a' + 1 = 'a1'", true), ("count = '7'", false), ("count <> '7'", true), ("count > 'a'", false),
+        // What is there and cannot be compared; what is unknown.
+        ("EXISTS(bytes)", true), ("bytes = bytes", false), ("missing IN (1)", false), ("NOT (missing IN (1))", false),
+        ("missing LIKE 'x' OR missing IS NULL", true), ("count + missing = 1", false), ("NULL = NULL", false),
+        ("newid() <> newid()", true), ("color LIKE 'r!%' ESCAPE '!'", false), ("color LIKE 'r%' ESCAPE ''", false),
     ]) func `a condition is true or not`(text: String, expected: Bool) throws {
-        #expect(try SQLFilter(text).matches { Self.values[$0] ?? .unknown } == expected)
+        #expect(try SQLFilter(text).matches(value) == expected)
+    }
+
+    @Test func `parameters stand for values`() throws {
+        let parameters: [String: FilterValue] = ["@color": .text("red"), "@When": .time(999)]
+        #expect(try SQLFilter("color = @Color AND when > @when", parameters: parameters).matches(value))
+        let error = #expect(throws: SQLFilter.SyntaxError.self) {
+            try SQLFilter("color = @other", parameters: parameters)
+        }
+        #expect(error?.reason == "the parameter '@other' has no value")
     }
 
     @Test(arguments: [
-        "", "color =", "= 1", "color = 'x", "(1=1", "1=1)", "color LIKE", "color IN ()", "a NOT b", "a IS 1", "a ; b",
-        "[a",
-    ]) func `what is no condition is refused`(text: String) {
-        #expect(throws: SQLFilter.SyntaxError.self) { try SQLFilter(text) }
+        ("", "a value was expected at the end"), ("color =", "a value was expected at the end"),
+        ("= 1", "a property was expected in place of '='"),
+        ("color = 'x", "''' is missing at the end of a quotation"),
+        ("(1=1", "')' was expected in place of the end"), ("1=1)", "')' was not expected"),
+        ("color LIKE", "a value was expected at the end"), ("color IN ()", "a property was expected in place of ')'"),
+        ("a NOT b", "LIKE or IN was expected after NOT"), ("a IS 1", "NULL was expected after IS"),
+        ("a ; b", "';' was not expected"), ("[a", "']' is missing at the end of a quotation"),
+        ("a ? b", "'?' was not expected"), ("sys.Colour = 1", "a message has no property 'sys.Colour'"),
+        ("upper(color) = 'RED'", "there is no function 'upper'; there are newid, property and p"),
+        ("12abc = 1", "'12a' is no number"),
+        ("9223372036854775808 = 1", "'9223372036854775808' is no number of 64 bits"),
+        ("like = 1", "a value was expected in place of 'like'; a property of that name stands in brackets"),
+        ("EXISTS(1)", "a property was expected in place of 1"),
+    ]) func `what is no condition is refused in words`(text: String, reason: String) {
+        #expect(throws: SQLFilter.SyntaxError(reason: reason)) { try SQLFilter(text) }
+    }
+
+    @Test func `actions are statements, with or without signs between them`() throws {
+        let action = try SQLAction("SET a = 1; REMOVE [b c], SET sys.To = 'x' + color REMOVE user.d;")
+        #expect(action.statements.map(\.property.name) == ["a", "b c", "to", "d"])
+        #expect(action.statements.map { $0.value == nil } == [false, true, false, true])
+        #expect(action.statements[2].value?.value(value) == .text("xred"))
+    }
+
+    @Test(arguments: [
+        ("", "the action has no statement"), ("SET a", "'=' was expected in place of the end"),
+        ("a = 1", "SET or REMOVE was expected in place of 'a'"), ("REMOVE", "a property was expected at the end"),
+        ("SET sys.SequenceNumber = 1", "'sys.sequencenumber' cannot be changed"),
+        ("REMOVE sys.Nothing", "a message has no property 'sys.Nothing'"),
+        (String(repeating: "SET a=1;", count: SQLAction.statementLimit + 1), "the action has more than 32 statements"),
+    ]) func `what is no action is refused in words`(text: String, reason: String) {
+        #expect(throws: SQLFilter.SyntaxError(reason: reason)) { try SQLAction(text) }
     }
 
     @Test func `conditions end at their limits`() throws {
@@ -96,10 +149,33 @@ import Testing
         #expect(EntityPath("sb://h/q/$DeadLetterQueue/$management").entity == "q/$DeadLetterQueue")
     }
 
+    @Test(
+        arguments: [
+            ("2026-11-21T09:00:00Z", 1_795_251_600_000), ("2026-11-21T09:00:00.25Z", 1_795_251_600_250),
+            ("2026-11-21T10:00:00+01:00", 1_795_251_600_000), ("2026-11-21 09:00:00", 1_795_251_600_000),
+            ("2026-13-21T09:00:00Z", nil), ("2026-11-21", nil), ("2026-11-21T09:00:00Zx", nil), ("yesterday", nil),
+        ] as [(String, Int64?)]) func `times of the Atom documents are read`(text: String, milliseconds: Int64?)
+    {
+        #expect(HTTPDate.milliseconds(text) == milliseconds)
+    }
+
+    @Test func `paths of the administration name entities, lists and rules`() {
+        #expect(AdministrationTarget("a/b") == .entity("a/b"))
+        #expect(AdministrationTarget("$Resources/Topics") == .topics)
+        #expect(AdministrationTarget("t/Subscriptions") == .subscriptions(topic: "t"))
+        #expect(AdministrationTarget("a/t/subscriptions/s") == .subscription(topic: "a/t", "s"))
+        #expect(AdministrationTarget("t/subscriptions/s/rules") == .rules(topic: "t", subscription: "s"))
+        let rule = AdministrationTarget("t/subscriptions/s/rules/$Default")
+        #expect(rule == .rule(topic: "t", subscription: "s", "$Default"))
+        #expect(AdministrationTarget("") == nil && AdministrationTarget("t/subscriptions/s/other/x") == nil)
+    }
+
     @Test func `XML is read, and its traps are not`() throws {
         let node = try XMLNode.parse(
             Array("<?xml version='1.0'?><a:b x='1'><c>1 &lt; 2<![CDATA[<]]></c><d/></a:b>".utf8))
         #expect(node.name == "b" && node["c"]?.text == "1 < 2<" && node["d"]?.text == "")
+        #expect(node.attributes == ["x": "1"])
+        #expect(try XMLNode.parse(Array("<f i:type='d:&quot;S'/>".utf8)).attributes == ["type": "d:\"S"])
         for wrong in ["", "<a>", "<a></b>", "<!DOCTYPE a><a/>", "<a>&x;</a>", "<a b></a>", "<a/><b/>", "<a"] {
             #expect(throws: XMLNode.SyntaxError.self) { try XMLNode.parse(Array(wrong.utf8)) }
         }

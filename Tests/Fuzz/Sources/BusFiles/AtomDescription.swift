@@ -1,0 +1,1 @@
+../../../../Sources/ServiceBus/AtomDescription.swift

@@ -1,0 +1,1 @@
+../../../../Sources/ServiceBus/SQLParser.swift
