@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import CACHE, until
@@ -115,6 +116,25 @@ def test_what_became_of_messages_is_known_after_a_restart(app, broker):
             assert str(letter) == "0" and letter.dead_letter_reason == "why" and letter.sequence_number == 1
             assert letter.enqueued_time_utc == dead.enqueued_time_utc
             receiver.complete_message(letter)
+
+
+def test_ten_thousand_idle_sessions_wake_nobody(app, broker):
+    host = broker(config={"UserConfig": {"Namespaces": [{"Name": "sbemulatorns", "Queues": [
+        {"Name": "q", "Properties": {"RequiresSession": True, "DefaultMessageTimeToLive": "P10D"}}]}]}})
+    with client(host) as bus, bus.get_queue_sender("q") as sender:
+        for batch in range(50):
+            sender.send_messages([ServiceBusMessage("x", session_id=f"{batch}.{n}") for n in range(200)])
+
+    def switches():
+        tasks = pathlib.Path(f"/proc/{host.process.pid}/task").iterdir()
+        return {task.name: (task / "status").read_text().split("voluntary_ctxt_switches:")[1].split()[0] for task in tasks}
+
+    def sleeps():
+        before = switches()
+        time.sleep(2)
+        return switches() == before
+
+    until(sleeps, "two seconds in which no thread of the host wakes")
 
 
 def test_two_hosts_do_not_share_a_store(app, broker, start):
