@@ -94,6 +94,11 @@ public struct ManifestDecoder: Sendable {
             guard MediaType.isLayer(layer.mediaType) else {
                 throw unsupported("the layer \(layer.digest.short) has the unknown media type '\(layer.mediaType)'")
             }
+            guard layer.size <= Manifest.layerByteLimit else {
+                throw ImageError(
+                    .limit, image: image, step: "manifest",
+                    "the layer \(layer.digest.short) has \(layer.size) bytes; the limit is \(Manifest.layerByteLimit)")
+            }
             layers.append(layer)
         }
         return Manifest(

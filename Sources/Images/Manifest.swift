@@ -104,6 +104,8 @@ public struct Manifest: Sendable {
     public static let configurationByteLimit = 8 << 20
     /// Layers of an image.
     public static let layerLimit = 512
+    /// Bytes of a layer as it is sent: no more than it may have unpacked, since all of it is kept on the way.
+    public static let layerByteLimit = UnpackLimits().totalByteCount
 
     public init(
         mediaType: String, configuration: Descriptor, layers: [Descriptor], annotations: [String: String] = [:]

@@ -222,4 +222,17 @@ import Testing
         let decoded = try? ManifestDecoder(image: "test").manifest(Array(text.utf8), contentType: MediaType.manifest)
         #expect((decoded != nil) == isTaken)
     }
+
+    @Test(arguments: [(Manifest.layerByteLimit, true), (Manifest.layerByteLimit + 1, false), (Int.max, false)])
+    func `bytes of a layer as it is sent`(size: Int, isTaken: Bool) {
+        let digest = "sha256:" + String(repeating: "a", count: 64)
+        let text =
+            #"{"schemaVersion":2,"config":{"mediaType":"\#(MediaType.configuration)","digest":"\#(digest)","size":1},"layers":[{"mediaType":"\#(MediaType.layerGzip)","digest":"\#(digest)","size":\#(size)}]}"#
+        do {
+            _ = try ManifestDecoder(image: "test").manifest(Array(text.utf8), contentType: MediaType.manifest)
+            #expect(isTaken)
+        } catch {
+            #expect(!isTaken && error.code == "AN9009" && error.reason.contains("the limit is 17179869184"))
+        }
+    }
 }
