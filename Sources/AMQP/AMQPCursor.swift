@@ -1,7 +1,7 @@
 /// Encodes what every message has: a few fixed fields whose greatest length is known beforehand.
 
 /// Writes into memory it borrows. Growing an array value by value costs more than the values.
-public struct AMQPCursor {
+public struct AMQPCursor: AMQPEncoder {
     private let memory: UnsafeMutableRawBufferPointer
     public private(set) var count = 0
 
@@ -31,50 +31,6 @@ public struct AMQPCursor {
     }
 
     // MARK: Values
-
-    @inline(__always)
-    public mutating func null() { octet(0x40) }
-
-    @inline(__always)
-    public mutating func bool(_ value: Bool) { octet(value ? 0x41 : 0x42) }
-
-    @inline(__always)
-    public mutating func ubyte(_ value: UInt8) {
-        octet(0x50)
-        octet(value)
-    }
-
-    @inline(__always)
-    public mutating func uint(_ value: UInt32) {
-        if value == 0 {
-            octet(0x43)
-        } else if value < 256 {
-            octet(0x52)
-            octet(UInt8(value))
-        } else {
-            octet(0x70)
-            number(value)
-        }
-    }
-
-    @inline(__always)
-    public mutating func long(_ value: Int64) {
-        octet(0x81)
-        number(value)
-    }
-
-    @inline(__always)
-    public mutating func timestamp(_ value: Int64) {
-        octet(0x83)
-        number(value)
-    }
-
-    @inline(__always)
-    public mutating func uuid(_ value: AMQPUUID) {
-        octet(0x98)
-        number(value.high)
-        number(value.low)
-    }
 
     /// A symbol of fewer than 256 bytes.
     @inline(__always)

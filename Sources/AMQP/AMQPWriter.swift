@@ -1,7 +1,7 @@
 /// Encodes AMQP values at the end of a byte array, in place.
 
 /// Appends encodings to bytes it owns; take ``bytes`` when done.
-public struct AMQPWriter {
+public struct AMQPWriter: AMQPEncoder {
     public var bytes: [UInt8]
 
     public init(_ bytes: [UInt8] = []) { self.bytes = bytes }
@@ -9,10 +9,10 @@ public struct AMQPWriter {
     // MARK: Plain bytes
 
     @inline(__always)
-    mutating func octet(_ value: UInt8) { bytes.append(value) }
+    public mutating func octet(_ value: UInt8) { bytes.append(value) }
 
     @inline(__always)
-    mutating func number<T: FixedWidthInteger>(_ value: T) {
+    public mutating func number<T: FixedWidthInteger>(_ value: T) {
         withUnsafeBytes(of: value.bigEndian) { bytes.append(contentsOf: $0) }
     }
 
@@ -24,62 +24,6 @@ public struct AMQPWriter {
     }
 
     // MARK: Typed fields
-
-    public mutating func null() { octet(0x40) }
-
-    @inline(__always)
-    public mutating func bool(_ value: Bool) { octet(value ? 0x41 : 0x42) }
-
-    public mutating func ubyte(_ value: UInt8) {
-        octet(0x50)
-        octet(value)
-    }
-
-    @inline(__always)
-    public mutating func uint(_ value: UInt32) {
-        if value == 0 {
-            octet(0x43)
-        } else if value < 256 {
-            octet(0x52)
-            octet(UInt8(value))
-        } else {
-            octet(0x70)
-            number(value)
-        }
-    }
-
-    @inline(__always)
-    public mutating func uint(_ value: UInt32?) {
-        if let value { uint(value) } else { null() }
-    }
-
-    public mutating func ulong(_ value: UInt64) {
-        if value == 0 {
-            octet(0x44)
-        } else if value < 256 {
-            octet(0x53)
-            octet(UInt8(value))
-        } else {
-            octet(0x80)
-            number(value)
-        }
-    }
-
-    public mutating func long(_ value: Int64) {
-        octet(0x81)
-        number(value)
-    }
-
-    public mutating func timestamp(_ value: Int64) {
-        octet(0x83)
-        number(value)
-    }
-
-    public mutating func uuid(_ value: AMQPUUID) {
-        octet(0x98)
-        number(value.high)
-        number(value.low)
-    }
 
     public mutating func string(_ text: some StringProtocol) { variable(0xA1, text.utf8) }
 

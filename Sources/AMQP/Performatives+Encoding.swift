@@ -146,7 +146,7 @@ extension AMQPTransfer {
             cursor.described(AMQPDescriptor.transfer)
             let list = cursor.begin(0xC0, count: 11)
             cursor.uint(handle)
-            if let deliveryID { cursor.uint(deliveryID) } else { cursor.null() }
+            cursor.uint(deliveryID)
             if let deliveryTag {
                 cursor.octet(0xA0)
                 cursor.octet(UInt8(deliveryTag.count))
@@ -154,7 +154,7 @@ extension AMQPTransfer {
             } else {
                 cursor.null()
             }
-            if let messageFormat { cursor.uint(messageFormat) } else { cursor.null() }
+            cursor.uint(messageFormat)
             if let settled { cursor.bool(settled) } else { cursor.null() }
             cursor.bool(more)
             cursor.null()

@@ -8,12 +8,11 @@ struct FinishedBatch {
     let writeCount: Int
 }
 
-// SAFETY: the queues are behind `mutex`; the connection is the thread's alone once it runs.
+// SAFETY: the queues are behind `monitor`; the connection is the thread's alone once it runs.
 final class StoreWorker: @unchecked Sendable {
     private let lock: StoreLock
     private let connection: StoreConnection
-    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
-    private let condition: UnsafeMutablePointer<pthread_cond_t>
+    private let monitor = Monitor()
     private var waiting: [StoreJob] = []
     private var finished: [FinishedBatch] = []
     private var isIdle = false
@@ -27,17 +26,6 @@ final class StoreWorker: @unchecked Sendable {
     init(lock: StoreLock, connection: StoreConnection) {
         self.lock = lock
         self.connection = connection
-        mutex = .allocate(capacity: 1)
-        condition = .allocate(capacity: 1)
-        pthread_mutex_init(mutex, nil)
-        pthread_cond_init(condition, nil)
-    }
-
-    deinit {
-        pthread_mutex_destroy(mutex)
-        pthread_cond_destroy(condition)
-        mutex.deallocate()
-        condition.deallocate()
     }
 
     /// Starts the thread; `signal` is sent whenever jobs are finished.
@@ -57,26 +45,26 @@ final class StoreWorker: @unchecked Sendable {
     }
 
     func add(_ jobs: [StoreJob]) {
-        pthread_mutex_lock(mutex)
-        if waiting.isEmpty { waiting = jobs } else { waiting += jobs }
-        if isIdle { pthread_cond_signal(condition) }
-        pthread_mutex_unlock(mutex)
+        monitor.locked {
+            if waiting.isEmpty { waiting = jobs } else { waiting += jobs }
+            if isIdle { monitor.signal() }
+        }
     }
 
     func takeFinished() -> [FinishedBatch] {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        let batches = finished
-        finished = []
-        return batches
+        monitor.locked {
+            let batches = finished
+            finished = []
+            return batches
+        }
     }
 
     /// Does what waits, then ends the thread. Blocking.
     func stop() {
-        pthread_mutex_lock(mutex)
-        isStopping = true
-        pthread_cond_signal(condition)
-        pthread_mutex_unlock(mutex)
+        monitor.locked {
+            isStopping = true
+            monitor.signal()
+        }
         if let thread { pthread_join(thread, nil) }
         thread = nil
         notify = nil
@@ -85,11 +73,19 @@ final class StoreWorker: @unchecked Sendable {
     }
 
     private func run() {
-        while true {
-            pthread_mutex_lock(mutex)
+        while let jobs = nextJobs() {
+            let writeCount = perform(jobs)
+            monitor.locked { finished.append(FinishedBatch(jobs: jobs, writeCount: writeCount)) }
+            notify?()
+        }
+    }
+
+    /// Waits for jobs; nil when the worker stops and none are left.
+    private func nextJobs() -> [StoreJob]? {
+        monitor.locked {
             while waiting.isEmpty && !isStopping {
                 isIdle = true
-                pthread_cond_wait(condition, mutex)
+                monitor.wait()
                 isIdle = false
             }
             var jobs = waiting
@@ -99,14 +95,7 @@ final class StoreWorker: @unchecked Sendable {
             } else {
                 waiting = []
             }
-            let ends = jobs.isEmpty && isStopping
-            pthread_mutex_unlock(mutex)
-            if ends { return }
-            let writeCount = perform(jobs)
-            pthread_mutex_lock(mutex)
-            finished.append(FinishedBatch(jobs: jobs, writeCount: writeCount))
-            pthread_mutex_unlock(mutex)
-            notify?()
+            return jobs.isEmpty ? nil : jobs
         }
     }
 

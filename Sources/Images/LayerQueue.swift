@@ -1,7 +1,8 @@
 /// The way of a layer's bytes from the loop, where they arrive, to the thread that unpacks them.
+internal import EventLoops
 internal import Glibc
 
-// SAFETY: all mutable state is behind `mutex`.
+// SAFETY: all mutable state is behind `monitor`.
 /// A bounded queue with one end on the loop and one on a thread.
 final class LayerQueue: @unchecked Sendable {
     /// Bytes that may wait before the connection is paused.
@@ -16,8 +17,7 @@ final class LayerQueue: @unchecked Sendable {
         case failed(ImageError)
     }
 
-    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
-    private let condition: UnsafeMutablePointer<pthread_cond_t>
+    private let monitor = Monitor()
     private var chunks: [[UInt8]] = []
     private var first = 0
     private var waiting = 0
@@ -30,28 +30,11 @@ final class LayerQueue: @unchecked Sendable {
     /// - Parameter resume: called from the thread when a refused offer may be made again.
     init(resume: @escaping @Sendable () -> Void) {
         self.resume = resume
-        mutex = .allocate(capacity: 1)
-        condition = .allocate(capacity: 1)
-        pthread_mutex_init(mutex, nil)
-        pthread_cond_init(condition, nil)
-    }
-
-    deinit {
-        pthread_mutex_destroy(mutex)
-        pthread_cond_destroy(condition)
-        mutex.deallocate()
-        condition.deallocate()
-    }
-
-    private func locked<T>(_ body: () -> T) -> T {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        return body()
     }
 
     /// Takes bytes from the loop; false when there is no room now, nil when nobody wants them any more.
     func offer(_ bytes: UnsafeRawBufferPointer) -> Bool? {
-        locked {
+        monitor.locked {
             if isAbandoned { return nil }
             if waiting + bytes.count > Self.byteLimit, waiting > 0 {
                 isPaused = true
@@ -59,30 +42,30 @@ final class LayerQueue: @unchecked Sendable {
             }
             chunks.append(Array(bytes))
             waiting += bytes.count
-            pthread_cond_signal(condition)
+            monitor.signal()
             return true
         }
     }
 
     /// No more bytes come.
     func end() {
-        locked {
+        monitor.locked {
             hasEnded = true
-            pthread_cond_signal(condition)
+            monitor.signal()
         }
     }
 
     /// No more bytes come, and the layer is lost.
     func fail(_ error: ImageError) {
-        locked {
+        monitor.locked {
             if failure == nil { failure = error }
-            pthread_cond_signal(condition)
+            monitor.signal()
         }
     }
 
     /// The thread wants nothing more.
     func abandon() {
-        let wasPaused = locked {
+        let wasPaused = monitor.locked {
             isAbandoned = true
             chunks = []
             first = 0
@@ -93,33 +76,28 @@ final class LayerQueue: @unchecked Sendable {
     }
 
     /// Whether the thread would wait now.
-    var isEmpty: Bool { locked { first == chunks.count && !hasEnded && failure == nil } }
+    var isEmpty: Bool { monitor.locked { first == chunks.count && !hasEnded && failure == nil } }
 
     /// Waits for the next bytes; on the thread.
     func next() -> Item {
-        pthread_mutex_lock(mutex)
-        while first == chunks.count, !hasEnded, failure == nil { pthread_cond_wait(condition, mutex) }
-        if let failure {
-            pthread_mutex_unlock(mutex)
-            return .failed(failure)
+        let (item, mustResume) = monitor.locked { () -> (Item, Bool) in
+            while first == chunks.count, !hasEnded, failure == nil { monitor.wait() }
+            if let failure { return (.failed(failure), false) }
+            guard first < chunks.count else { return (.end, false) }
+            let chunk = chunks[first]
+            chunks[first] = []
+            first += 1
+            if first == chunks.count {
+                chunks.removeAll(keepingCapacity: true)
+                first = 0
+            }
+            waiting -= chunk.count
+            let mustResume = isPaused && waiting < Self.resumeByteCount
+            if mustResume { isPaused = false }
+            return (.bytes(chunk), mustResume)
         }
-        guard first < chunks.count else {
-            pthread_mutex_unlock(mutex)
-            return .end
-        }
-        let chunk = chunks[first]
-        chunks[first] = []
-        first += 1
-        if first == chunks.count {
-            chunks.removeAll(keepingCapacity: true)
-            first = 0
-        }
-        waiting -= chunk.count
-        let mustResume = isPaused && waiting < Self.resumeByteCount
-        if mustResume { isPaused = false }
-        pthread_mutex_unlock(mutex)
         if mustResume { resume() }
-        return .bytes(chunk)
+        return item
     }
 }
 
