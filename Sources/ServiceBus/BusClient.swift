@@ -35,6 +35,7 @@ public final class BusClient {
     private var refused: [any BusUser] = []
     private var accessTimer: LoopTimer?
     private var receivedAt: UInt64 = 0
+    private var wasSilent = false
     /// How long tokens are made to hold; after three quarters of it they are renewed.
     public var tokenLifetime = BusClient.defaultTokenLifetime
     /// A broker that sends nothing for this long is gone; it is asked to send twice as often.
@@ -215,9 +216,12 @@ public final class BusClient {
         retryDelay = min(retryDelay * 2, Self.longestRetry)
     }
 
-    /// Sends what keeps the connection alive, and looks whether the broker does so too.
+    /// Sends what keeps the connection alive, and looks whether the broker does so too. Silence is found twice: after
+    /// a turn that took long, or a machine that slept, what the broker sent has not been read at the first look.
     private func beat() {
-        guard monotonicNanoseconds() - receivedAt < idleTimeout.wholeNanoseconds else {
+        let isSilent = monotonicNanoseconds() - receivedAt >= idleTimeout.wholeNanoseconds
+        defer { wasSilent = isSilent }
+        guard !isSilent || !wasSilent else {
             return lost(
                 AMQPError("amqp:connection:forced", "the broker has been silent for \(idleTimeout.inSeconds) s"))
         }
@@ -239,6 +243,7 @@ extension BusClient: @EventLoop AMQPConnectionHandler {
         failure = nil
         guard let engine else { return }
         receivedAt = monotonicNanoseconds()
+        wasSilent = false
         var interval = idleTimeout / 4
         if let timeout = remote.idleTimeout, timeout > 0 {
             interval = min(interval, .milliseconds(max(500, Int64(timeout) / 2)))
