@@ -15,6 +15,7 @@ public final class ServiceBusOutput: OutputBinding {
     public let name: String
     private let entity: BindingTemplate
     private let sender: BusSenderSource
+    private var random = RandomBytes()
 
     public init(name: String, entity: BindingTemplate, sender: @escaping BusSenderSource) {
         self.name = name
@@ -45,8 +46,10 @@ public final class ServiceBusOutput: OutputBinding {
         }
         for message in messages {
             guard let error = await sender.send(message.encoded).value() else { continue }
+            // What the broker refuses for what it is, it refuses again: that is no reason to wait for the broker.
             throw InvocationFailure(
-                code: "AN8009", fault: .service, message: "binding '\(name)': '\(entity)' took no message: \(error)")
+                code: "AN8009", fault: error.isAboutTheMessage ? .user : .service,
+                message: "binding '\(name)': '\(entity)' took no message: \(error)")
         }
     }
 
@@ -63,10 +66,10 @@ public final class ServiceBusOutput: OutputBinding {
             members.allSatisfy({ Self.known.contains($0.name) })
         else {
             guard let contents = value.contents else { return nil }
-            return durable(AMQPMessage(body: .data(contents)))
+            return fresh(contents)
         }
-        var message = durable(AMQPMessage(body: .data(OutputValue.json(body).contents ?? [])))
-        message.properties.messageID = try text("messageId", json).map { .string($0) } ?? .null
+        var message = fresh(OutputValue.json(body).contents ?? [])
+        if let id = try text("messageId", json) { message.properties.messageID = .string(id) }
         message.properties.correlationID = try text("correlationId", json).map { .string($0) } ?? .null
         message.properties.contentType = try text("contentType", json)
         message.properties.subject = try text("subject", json)
@@ -93,10 +96,12 @@ public final class ServiceBusOutput: OutputBinding {
         return message
     }
 
-    /// RabbitMQ drops what is not marked durable when it restarts; Service Bus keeps everything.
-    private func durable(_ message: AMQPMessage) -> AMQPMessage {
-        var message = message
+    /// A message with an id, as the SDKs make them, which tells it from another with the same body; durable, or
+    /// RabbitMQ drops it when it restarts.
+    private func fresh(_ contents: [UInt8]) -> AMQPMessage {
+        var message = AMQPMessage(body: .data(contents))
         message.header.durable = true
+        message.properties.messageID = .string("\(InvocationID(from: &random))")
         return message
     }
 
@@ -152,5 +157,15 @@ public final class ServiceBusOutput: OutputBinding {
         let ofYear = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1
         let days = era * 146_097 + ofEra * 365 + ofEra / 4 - ofEra / 100 + ofYear - 719_468
         return ((days * 24 + hour) * 60 + minute) * 60_000 + Int64(second * 1000)
+    }
+}
+
+extension AMQPError {
+    /// Whether a broker refuses a message for what it is: too large, without a session, not readable.
+    fileprivate var isAboutTheMessage: Bool {
+        [
+            "amqp:link:message-size-exceeded", "amqp:not-allowed", "amqp:decode-error", "com.microsoft:argument-error",
+            "com.microsoft:argument-out-of-range",
+        ].contains(condition)
     }
 }

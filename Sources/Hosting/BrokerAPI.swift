@@ -38,7 +38,7 @@ final class BrokerAPI {
         if operation == "trigger" { return trigger(body, broker) }
         let name = body["queue"]?.string ?? ""
         guard let queue = broker.queue(named: name) else {
-            return .now(errorResponse(404, code: "AN8011", "there is no queue '\(name)'"))
+            return .now(noQueue(name))
         }
         switch operation {
         case "peek":
@@ -48,11 +48,16 @@ final class BrokerAPI {
         case "move", "resubmit":
             let target = body["to"]?.string
             guard let target, let other = broker.queue(named: target) else {
-                return .now(errorResponse(404, code: "AN8011", "there is no queue '\(target ?? "")'"))
+                return .now(noQueue(target ?? ""))
             }
             return counted(broker.move(from: queue, to: other, count: body["count"]?.integer ?? .max))
         default: return .now(HTTPResponse(status: 404))
         }
+    }
+
+    private func noQueue(_ name: String) -> HTTPResponse {
+        errorResponse(
+            404, code: "AN8011", "there is no queue '\(name)'", remedy: "`andiron queue ls` lists those there are")
     }
 
     private func counted(_ result: Eventual<Result<Int, ServiceBusError>>) -> Eventual<HTTPResponse> {

@@ -351,7 +351,8 @@ private func move(_ source: String, _ target: String, _ count: Int?, _ host: Bro
 private func change(_ operation: String, _ request: [UInt8], _ host: BrokerHost) {
     runLoop {
         guard let answer = await host.admin("POST", operation, request) else { return .failed }
-        outputText("\((try? JSONParser.parse(answer))?["messages"]?.integer ?? 0) messages\n")
+        let count = (try? JSONParser.parse(answer))?["messages"]?.integer ?? 0
+        outputText("\(count) message\(count == 1 ? "" : "s")\n")
         return .done
     }
 }

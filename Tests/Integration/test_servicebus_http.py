@@ -70,9 +70,9 @@ def test_the_command_line_looks_into_queues_and_changes_them(app, start):
     shown = [json.loads(line) for line in queue("peek", "q").splitlines()]
     assert [m["body"] for m in shown] == ["body 0", "body 1", "body 2"] and shown[1]["messageId"] == "m1"
     assert queue("receive", "q") == "body 0\n"
-    assert queue("move", "q", "other", "--count", "1") == "1 messages\n"
+    assert queue("move", "q", "other", "--count", "1") == "1 message\n"
     assert queue("receive", "other") == "body 1\n"
-    assert queue("purge", "q") == "1 messages\n"
+    assert queue("purge", "q") == "1 message\n"
     assert "no message" in queue("receive", "q", ok=False)
     assert "no queue" in queue("peek", "nowhere", ok=False)
 
@@ -83,7 +83,7 @@ def test_the_command_line_looks_into_queues_and_changes_them(app, start):
             receiver.abandon_message(message)
     letter = json.loads(queue("dead-letters", "dying"))
     assert letter["deadLetterReason"] == "MaxDeliveryCountExceeded" and letter["body"] == "x"
-    assert queue("resubmit", "dying") == "1 messages\n"
+    assert queue("resubmit", "dying") == "1 message\n"
     back = json.loads(queue("peek", "dying"))
     assert "deadLetterReason" not in back and back["deliveryCount"] == 0
 

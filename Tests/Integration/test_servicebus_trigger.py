@@ -9,6 +9,7 @@ import time
 import uuid
 
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusClient, ServiceBusMessage
+from brokers import free_port
 from conftest import ROOT, until
 
 SCRIPT = """
@@ -142,6 +143,31 @@ def test_what_an_output_message_cannot_be_fails_in_words(app, start):
         log_has(orders, "AN8009", word)
     until(lambda: len(orders.left("in", sub_queue="deadletter")) == 5, "the dead letters")
     assert orders.left("out") == []
+
+
+def test_an_output_that_is_too_large_is_the_messages_fault(app, start):
+    out = {"name": "$return", "type": "serviceBus", "direction": "out", "queueName": "out"}
+    queues(app, out={}, **{"in": {"MaxDeliveryCount": 2}})
+    script = SCRIPT.replace('return order.get("out")', 'return "x" * 300_000')
+    orders = Orders(app, start, outputs=[out], script=script)
+    orders.send({"n": 1})
+    log_has(orders, "AN8009", "message-size-exceeded")
+    until(lambda: len(orders.left("in", sub_queue="deadletter")) == 1, "the dead letter")
+    assert len(orders.seen()) == 2
+
+
+def test_while_an_output_cannot_be_written_messages_wait_and_count_no_attempt(app, start):
+    out = {"name": "$return", "type": "serviceBus", "direction": "out", "queueName": "out", "connection": "Away"}
+    queues(app, **{"in": {"MaxDeliveryCount": 1}})
+    orders = Orders(
+        app, start, outputs=[out], host={"clientRetryOptions": {"maxRetries": 0}},
+        environment={"Away": f"amqp://127.0.0.1:{free_port()}"})
+    orders.send({"n": 1, "out": "x"})
+    orders.wait(3, "three tries, a pause between them")
+    times = [when for when, _ in orders.seen()]
+    assert times[1] - times[0] >= 1 and times[2] - times[1] >= 2
+    assert orders.left("in", sub_queue="deadletter") == []
+    log_has(orders, "AN8009", "ECONNREFUSED")
 
 
 def test_no_more_than_the_limit_run_at_once_and_locks_are_renewed(app, start):
@@ -332,8 +358,10 @@ def test_prefetched_messages_keep_their_locks_and_run_once(app, start):
     queues(app, **{"in": {"LockDuration": "PT5S", "MaxDeliveryCount": 2}})
     orders = Orders(app, start, script=TELLING, host={"maxConcurrentCalls": 1, "prefetchCount": 20})
     orders.send(*[{"n": n, "sleep1": 2.5} for n in range(6)])
-    # All are fetched at once, though one runs.
-    until(lambda: len(orders.left()) == 6 and orders.seen(), "the first")
+    orders.wait(1)
+    # All are fetched at once, though one runs: nobody else can have any.
+    with orders.bus.get_queue_receiver("in") as receiver:
+        assert len(receiver.peek_messages(10)) == 6 and receiver.receive_messages(1, max_wait_time=1) == []
     told = orders.wait(6)
     assert [int(t["sequencenumber"]) for t in told] == [1, 2, 3, 4, 5, 6]
     assert {t["deliverycount"] for t in told} == {"1"}
