@@ -214,6 +214,20 @@ def test_sessions_are_taken_in_order(app, start):
         assert [o["n"] for o in seen if o["s"] == name] == [0, 1, 2, 3]
 
 
+def test_a_session_past_its_renewal_is_lost_and_its_message_comes_again(app, start):
+    queues(app, **{"in": {"LockDuration": "PT5S", "RequiresSession": True, "MaxDeliveryCount": 10}})
+    orders = Orders(
+        app, start, trigger={"isSessionsEnabled": True}, script=TELLING, host={"maxAutoLockRenewalDuration": "00:00:01"})
+    orders.send({"sleep1": 9}, session_id="s")
+    first, second = orders.wait(2)
+    assert (first["deliverycount"], second["deliverycount"]) == ("1", "2")
+    log_has(orders, "session-lock-lost")
+    log_has(orders, "lock was lost before its outcome was recorded")
+    peek = lambda: orders.host.post("/admin/servicebus/peek", {"queue": "in"}).json
+    until(lambda: peek() == [], "an empty queue")
+    assert len(orders.seen()) == 2
+
+
 def test_a_stop_gives_back_what_is_not_finished_and_counts_no_attempt(app, start):
     orders = Orders(app, start, arguments=("--shutdown-timeout", "1"))
     orders.send({"n": 1, "sleep": 30})
