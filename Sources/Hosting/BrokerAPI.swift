@@ -38,7 +38,7 @@ final class BrokerAPI {
         if operation == "trigger" { return trigger(body, broker) }
         let name = body["queue"]?.string ?? ""
         guard let queue = broker.queue(named: name) else {
-            return .now(noQueue(name))
+            return .now(missing(name, broker))
         }
         switch operation {
         case "peek":
@@ -48,16 +48,24 @@ final class BrokerAPI {
         case "move", "resubmit":
             let target = body["to"]?.string
             guard let target, let other = broker.queue(named: target) else {
-                return .now(noQueue(target ?? ""))
+                return .now(missing(target ?? "", broker))
+            }
+            // Sent to a topic, messages that no rule takes would be gone.
+            guard !other.settings.isTopic else {
+                return .now(
+                    errorResponse(
+                        400, code: "AN8011", "'\(other.name)' is a topic", remedy: "move to one of its subscriptions"))
             }
             return counted(broker.move(from: queue, to: other, count: body["count"]?.integer ?? .max))
         default: return .now(HTTPResponse(status: 404))
         }
     }
 
-    private func noQueue(_ name: String) -> HTTPResponse {
+    private func missing(_ name: String, _ broker: Broker) -> HTTPResponse {
         errorResponse(
-            404, code: "AN8011", "there is no queue '\(name)'", remedy: "`andiron queue ls` lists those there are")
+            404, code: "AN8011", "there is no queue '\(name)'",
+            remedy: nearest(to: name, among: broker.allQueues.map(\.name)).map { "did you mean '\($0)'?" }
+                ?? "`andiron queue ls` lists those there are")
     }
 
     private func counted(_ result: Eventual<Result<Int, ServiceBusError>>) -> Eventual<HTTPResponse> {
@@ -80,7 +88,7 @@ final class BrokerAPI {
         }
         let text = Array((body["body"]?.string ?? "").utf8)
         return broker.send(body: text, sessionID: body["sessionId"]?.string, to: queue).map { error in
-            if let error { return errorResponse(400, code: "AN8009", "\(error)") }
+            if let error { return errorResponse(400, code: "AN8011", "\(error)") }
             return .json(200, jsonObject { $0.member("queue", queue.name) })
         }
     }

@@ -96,7 +96,7 @@ extension Broker {
             record.deliveryCount = 0
             record.enqueuedAt = now
             record.expiresAt = target.expiry(of: record, from: now)
-            if target.settings.isTopic { publish(record, target) } else { target.insert(&record) }
+            target.insert(&record)
             queue.leave(sequence)
         }
         return afterCommit(moved)

@@ -6,6 +6,9 @@ extension Broker {
     /// Between two segments that are copied, so that clients are served.
     private static let compactionPause = Duration.milliseconds(50)
 
+    /// Before a segment that could not be read or copied is tried again.
+    private static let retryPause = Duration.seconds(1)
+
     /// Looks whether a segment is worth copying, once in a while.
     func compactSoon() {
         guard let compactor, !compactor.isActive, !isCompacting, storage?.segmentToCompact != nil else { return }
@@ -18,11 +21,15 @@ extension Broker {
         // A group under way may belong to the segment before the last; older ones are complete.
         guard storage.segments.count > 2 || !storage.isWriting else { return compactSoon() }
         isCompacting = true
-        storage.scan(segment) { bytes, place in _ = relocate(bytes, place) }
+        let isWhole = storage.scan(segment) { bytes, place in _ = relocate(bytes, place) }
         effects.append(
             .call { [self] failure in
                 isCompacting = false
-                guard failure == nil, storage.segments.first?.number == segment else { return }
+                guard failure == nil, isWhole, storage.segments.first?.number == segment else {
+                    // Without a descriptor, or with a disk that fails: what was not seen may matter.
+                    compactor?.start(after: Self.retryPause)
+                    return
+                }
                 storage.removeFirstSegment()
                 compactSoon()
             })

@@ -43,7 +43,12 @@ public final class Broker {
     /// Opens the store below `folder` and recovers what is in it; nil keeps everything in memory.
     ///
     /// - Throws: ``ServiceBusError`` when the store is in use, too new, or cannot be read.
-    public init(folder: String?, log: EventLog) throws(ServiceBusError) {
+    public convenience init(folder: String?, log: EventLog) throws(ServiceBusError) {
+        try self.init(folder: folder, segmentByteCount: MessageLog.segmentByteCount, log: log)
+    }
+
+    /// The same with segments of another size, which tests have follow one another quickly.
+    init(folder: String?, segmentByteCount: Int, log: EventLog) throws(ServiceBusError) {
         self.log = log
         guard let folder else {
             storage = nil
@@ -51,7 +56,9 @@ public final class Broker {
             return
         }
         var recovery = BrokerRecovery()
-        storage = try MessageLog(folder: folder) { bytes, place in recovery.take(bytes, place) }
+        storage = try MessageLog(folder: folder, segmentByteCount: segmentByteCount) { bytes, place in
+            recovery.take(bytes, place)
+        }
         try prepare()
         recovery.apply(to: self)
         compactSoon()

@@ -66,9 +66,10 @@ struct BrokerRecovery {
             queues[queue] = nil
             for part in 0..<3 { tables[queue + UInt32(part)] = nil }
         case RecordKind.sessionState:
-            queues[queue]?.sessionStates[name] = number == 0 ? nil : (rest, place)
+            // The definition may come later: it moves to the end of the log when its segment is compacted.
+            queues[queue, default: Recovered()].sessionStates[name] = number == 0 ? nil : (rest, place)
         case RecordKind.duplicateID:
-            queues[queue]?.history.append((name, Int64(bitPattern: number), place))
+            queues[queue, default: Recovered()].history.append((name, Int64(bitPattern: number), place))
         default: break
         }
     }

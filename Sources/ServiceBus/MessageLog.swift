@@ -255,12 +255,15 @@ final class MessageLog {
         let total = segments.reduce(0) { $0 + $1.byteCount }
         let live = segments.reduce(0) { $0 + $1.liveByteCount }
         let isSparse = first.liveByteCount < first.byteCount / 4
-        return isSparse || total > 2 * live + 2 * Self.segmentByteCount ? first.number : nil
+        return isSparse || total > 2 * live + 2 * segmentLimit ? first.number : nil
     }
 
     /// The records of a segment with their places, for copying what still matters.
-    func scan(_ segment: UInt32, _ body: (UnsafeRawBufferPointer, LogPlace) -> Void) {
-        _ = LogRecovery.replaySegment(folder: folder, number: segment, expectedGroup: nil, body)
+    ///
+    /// - Returns: whether all of it could be read; if not, it must stay.
+    func scan(_ segment: UInt32, _ body: (UnsafeRawBufferPointer, LogPlace) -> Void) -> Bool {
+        let end = LogRecovery.replaySegment(folder: folder, number: segment, expectedGroup: nil, body)
+        return segments.first { $0.number == segment }?.byteCount == end.validByteCount
     }
 
     /// Removes the oldest segment; nothing in it may matter any more, and that must be on disk.

@@ -147,6 +147,8 @@ struct DuplicateHistory {
     func contains(_ id: String, since time: Int64) -> Bool { (places[id]?.at ?? .min) >= time }
 
     func place(of id: String) -> LogPlace? { places[id]?.place }
+    /// Where the ids that are remembered lie.
+    var knownPlaces: [LogPlace] { places.values.map(\.place) }
 
     mutating func remember(_ id: String, at time: Int64, _ place: LogPlace) {
         places[id] = (place, time)

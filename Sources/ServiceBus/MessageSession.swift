@@ -18,6 +18,8 @@ final class MessageSession {
     var messageCount = 0
     /// Waits in the list of free sessions with messages.
     var isOffered = false
+    /// States that are on their way to the disk, and may come back from there.
+    var pendingStates = 0
     /// Has its place in ``MessageQueue/sessionLocks``.
     var isTimed = false
 
@@ -62,7 +64,8 @@ extension MessageQueue {
     }
 
     private func dropIfEmpty(_ session: MessageSession) {
-        guard session.messageCount == 0, session.state == nil, session.receiver == nil else { return }
+        guard session.messageCount == 0, session.state == nil, session.receiver == nil, session.pendingStates == 0
+        else { return }
         sessions[session.id] = nil
     }
 
@@ -189,8 +192,10 @@ extension MessageQueue {
         session.state = state
         session.stateChangedAt = broker.now
         session.statePlace = state == nil ? .none : place
+        session.pendingStates += 1
         broker.effects.append(
             .call { [self] failure in
+                session.pendingStates -= 1
                 guard failure != nil else { return dropIfEmpty(session) }
                 if state != nil { broker.count(place, isLive: false) }
                 broker.count(old.place, isLive: true)

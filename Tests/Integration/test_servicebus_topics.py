@@ -402,3 +402,5 @@ def test_the_command_line_looks_into_subscriptions(host):
     listed = queue("ls")
     assert "topic.1/Subscriptions/subscription.2" in listed and "topic.1\n" in listed
     assert "topic" in queue("receive", "topic.1", ok=False)
+    assert "subscriptions" in queue("move", "queue.1", "topic.1", ok=False)
+    assert "did you mean 'topic.1/Subscriptions/subscription.1'?" in queue("peek", "topic.1/Subscriptions/subscrption.1", ok=False)
