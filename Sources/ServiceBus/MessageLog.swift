@@ -51,6 +51,9 @@ final class MessageLog {
     private(set) var isWriting = false
     /// How far the current segment is on disk, in zeros beyond its groups.
     private var reserved = 0
+    /// Segments' files that are to go, in order.
+    private var removed: Deque<String> = []
+    private var isUnlinking = false
     private var blocks: [(segment: UInt32, index: Int, bytes: [UInt8])] = []
     /// Bytes cut off at the end of the log when it was opened; 0 for a clean one.
     let lostByteCount: Int
@@ -213,14 +216,24 @@ final class MessageLog {
             return Array(block.bytes[within..<within + length])
         }
         guard let descriptor = descriptor(of: place.segment) else { return nil }
-        let bytes = [UInt8](unsafeUninitializedCapacity: Self.blockByteCount) { buffer, count in
-            count = max(0, pread(descriptor, buffer.baseAddress, Self.blockByteCount, index * Self.blockByteCount))
+        // Behind what is committed lies reserved room, which must not be remembered as what will be there.
+        let size = min(Self.blockByteCount, committedByteCount(of: place.segment) - index * Self.blockByteCount)
+        guard size >= within + length else { return readDirectly(place) }
+        let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+            count = max(0, pread(descriptor, buffer.baseAddress, size, index * Self.blockByteCount))
         }
         guard bytes.count >= within + length else { return nil }
         blocks.removeAll { $0.segment == place.segment && $0.index == index }
         if blocks.count >= Self.blockCount { blocks.removeFirst() }
         blocks.append((place.segment, index, bytes))
         return Array(bytes[within..<within + length])
+    }
+
+    private func committedByteCount(of segment: UInt32) -> Int {
+        guard let first = segments.first?.number, segment >= first, Int(segment - first) < segments.count else {
+            return 0
+        }
+        return segments[Int(segment - first)].byteCount
     }
 
     private func readDirectly(_ place: LogPlace) -> [UInt8]? {
@@ -272,8 +285,23 @@ final class MessageLog {
         let number = segments.removeFirst().number
         if let descriptor = descriptors.removeValue(forKey: number) { Glibc.close(descriptor) }
         blocks.removeAll { $0.segment == number }
-        let path = path(number)
-        loopTask { _ = await offload { unlink(path) } }
+        removed.append(path(number))
+        unlinkRemoved()
+    }
+
+    /// Unlinks one after the other. What cannot be unlinked keeps the later ones: without them it would bring back
+    /// messages whose removal they tell, and a gap looks like a lost segment. It is tried again with the next.
+    private func unlinkRemoved() {
+        guard !isUnlinking, let path = removed.first else { return }
+        isUnlinking = true
+        offload { [folder] in
+            unlink(path) == 0 || (errno == ENOENT && access(folder, F_OK) == 0)
+        } then: { [self] isGone in
+            isUnlinking = false
+            guard isGone else { return }
+            removed.removeFirst()
+            unlinkRemoved()
+        }
     }
 }
 

@@ -257,7 +257,7 @@ final class BrokerModel {
     func `whatever is done and restarted, the broker is as its answers said`(seed: UInt64) async throws {
         try await onTheLoop {
             let folder = TemporaryFolder()
-            let model = try BrokerModel(folder: folder.path, seed: seed, failing: 0)
+            let model = try BrokerModel(folder: folder.path, seed: seed, failing: 15)
             for round in 0..<9 {
                 for _ in 0..<20 { try await model.step() }
                 try model.compare()
@@ -266,7 +266,7 @@ final class BrokerModel {
                     try model.compare()
                 }
             }
-            #expect(model.failures == 0 && model.highestSegment > 8, "\(model.failures), \(model.highestSegment)")
+            #expect(model.failures > 3 && model.highestSegment > 8, "\(model.failures), \(model.highestSegment)")
             try await model.empty()
             model.close()
         }

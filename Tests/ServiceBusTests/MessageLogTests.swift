@@ -57,6 +57,21 @@ func committed(_ log: MessageLog) async -> SystemError? {
 }
 
 @Suite struct MessageLogTests {
+    @Test func `what is written beside a record that was read is read as it was written`() async throws {
+        try await onTheLoop {
+            let folder = Folder()
+            let log = try MessageLog(folder: folder.path) { _, _ in }
+            // A small group reserves room behind it, in the block that the first read remembers.
+            for number in 0..<3 {
+                let record = Array("record \(number)".utf8)
+                let place = log.append(record)
+                #expect(await committed(log) == nil)
+                #expect(log.read(place) == record)
+            }
+            log.close()
+        }
+    }
+
     @Test func `records come back in order, group by group`() async throws {
         try await onTheLoop {
             let folder = Folder()
