@@ -25,8 +25,7 @@ public struct AMQPCursor: AMQPEncoder {
     @inline(__always)
     public mutating func bytes(_ source: UnsafeRawBufferPointer) {
         precondition(count + source.count <= memory.count)
-        guard let base = source.baseAddress, source.count > 0 else { return }
-        (memory.baseAddress! + count).copyMemory(from: base, byteCount: source.count)
+        UnsafeMutableRawBufferPointer(rebasing: memory[count...]).copyMemory(from: source)
         count += source.count
     }
 

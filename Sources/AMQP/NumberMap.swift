@@ -14,6 +14,8 @@ public struct NumberMap<Value>: Sequence {
         @inlinable
         func hash(into hasher: inout Hasher) { hasher.combine(number) }
 
+        // Hashable's own requirement, which the standard library implements for its numbers too.
+        // swift-format-ignore: NoLeadingUnderscores
         @inlinable
         func _rawHashValue(seed: Int) -> Int {
             Int(truncatingIfNeeded: (number &* 0x9E37_79B9_7F4A_7C15) >> 20)
