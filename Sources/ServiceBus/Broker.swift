@@ -69,11 +69,12 @@ public final class Broker {
         }
     }
 
+    /// Its timers end with it, so they need no weak reference, and with none its reference count stays cheap.
     private func prepare() throws(ServiceBusError) {
         turnEnd = TurnEndAction { [unowned self] in turnEnded() }
-        compactor = LoopTimer { [weak self] in self?.compact() }
+        compactor = LoopTimer { [unowned self] in compact() }
         do throws(SystemError) {
-            alarm = try WallTimer { [weak self] in self?.tick() }
+            alarm = try WallTimer { [unowned self] in tick() }
         } catch {
             throw .store(path: storage?.folder ?? "", reason: error.message)
         }

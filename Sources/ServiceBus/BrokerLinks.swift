@@ -44,12 +44,14 @@ final class ProducerLink {
     static let credit: UInt32 = 1000
 
     unowned let connection: BrokerConnection
+    private unowned let broker: Broker
     let link: AMQPLink
     let queue: MessageQueue
     private let answers: SettlementRange
 
     init(connection: BrokerConnection, link: AMQPLink, queue: MessageQueue) {
         self.connection = connection
+        broker = connection.broker
         self.link = link
         self.queue = queue
         answers = SettlementRange(connection: connection, link: link)
@@ -66,7 +68,6 @@ final class ProducerLink {
 
 extension ProducerLink: @EventLoop AMQPLinkHandler {
     func link(_ link: AMQPLink, didReceive delivery: AMQPDelivery, payload: UnsafeRawBufferPointer) {
-        let broker = connection.broker
         let error =
             delivery.isTooLarge
             ? AMQPError.tooLarge(payload.count) : broker.send(payload, format: delivery.messageFormat, to: queue)
@@ -89,6 +90,7 @@ extension ProducerLink: @EventLoop AMQPLinkHandler {
 @EventLoop
 final class ConsumerLink: MessageReceiver {
     unowned let connection: BrokerConnection
+    private unowned let broker: Broker
     let link: AMQPLink
     let queue: MessageQueue
     let isPeekLock: Bool
@@ -102,6 +104,7 @@ final class ConsumerLink: MessageReceiver {
 
     init(connection: BrokerConnection, link: AMQPLink, queue: MessageQueue) {
         self.connection = connection
+        broker = connection.broker
         self.link = link
         self.queue = queue
         isPeekLock = link.remote.senderSettleMode != 1
@@ -166,7 +169,7 @@ final class ConsumerLink: MessageReceiver {
         link.send(tag: AMQPTag(token: token), settled: !isPeekLock, token: token) { writer in
             record.write(delivery, to: &writer)
         }
-        if link.isDraining { connection.broker.pump(queue) }
+        if link.isDraining { broker.pump(queue) }
     }
 
     /// What a client told about a delivery is on disk, or could not be done.
@@ -240,7 +243,7 @@ extension ConsumerLink: @EventLoop AMQPLinkHandler {
         if let error = queue.settle(settlement.token, disposition, then: effect) {
             if !settlement.isSettled { confirm(settlement.deliveryID, .rejected(error)) }
         } else {
-            connection.broker.pump(queue)
+            broker.pump(queue)
         }
     }
 

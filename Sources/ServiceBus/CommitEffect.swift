@@ -20,21 +20,28 @@ enum CommitEffect {
 
 extension CommitEffect {
     /// Takes in one that is of the same kind and begins where this ends; false for any other.
+    ///
+    /// One switch in the other, for a switch over both at once copies both.
+    @inline(__always)
     mutating func take(in next: CommitEffect) -> Bool {
-        switch (self, next) {
-        case (.enqueued(let queue, let range), .enqueued(let other, let more))
-        where queue === other && range.upperBound + 1 == more.lowerBound:
-            self = .enqueued(queue, range.lowerBound...more.upperBound)
-        case (.left(let queue, let range), .left(let other, let more))
-        where queue === other && range.upperBound + 1 == more.lowerBound:
-            self = .left(queue, range.lowerBound...more.upperBound)
-        case (.accepted(let link, let range), .accepted(let other, let more))
-        where link === other && range.upperBound < more.lowerBound && range.upperBound + 1 == more.lowerBound:
-            self = .accepted(link, range.lowerBound...more.upperBound)
-        case (.completed(let link, let range), .completed(let other, let more))
-        where link === other && range.upperBound < more.lowerBound && range.upperBound + 1 == more.lowerBound:
-            self = .completed(link, range.lowerBound...more.upperBound)
-        default: return false
+        switch next {
+        case .enqueued(let queue, let more):
+            guard case .enqueued(let own, let range) = self, own === queue, let both = range.followed(by: more)
+            else { return false }
+            self = .enqueued(queue, both)
+        case .left(let queue, let more):
+            guard case .left(let own, let range) = self, own === queue, let both = range.followed(by: more)
+            else { return false }
+            self = .left(queue, both)
+        case .accepted(let link, let more):
+            guard case .accepted(let own, let range) = self, own === link, let both = range.followed(by: more)
+            else { return false }
+            self = .accepted(link, both)
+        case .completed(let link, let more):
+            guard case .completed(let own, let range) = self, own === link, let both = range.followed(by: more)
+            else { return false }
+            self = .completed(link, both)
+        case .removedForDelivery, .settled, .call: return false
         }
         return true
     }
@@ -69,5 +76,14 @@ extension CommitEffect {
         } else {
             for sequence in range.reversed() { body(sequence) }
         }
+    }
+}
+
+extension ClosedRange where Bound: FixedWidthInteger {
+    /// Both as one, when `next` begins where this ends.
+    @inline(__always)
+    fileprivate func followed(by next: ClosedRange) -> ClosedRange? {
+        guard upperBound < next.lowerBound, upperBound + 1 == next.lowerBound else { return nil }
+        return lowerBound...next.upperBound
     }
 }

@@ -109,9 +109,9 @@ def rates(folder, rounds, rabbit):
             both = load(durable.url, "both", 60_000, "--window", 100)["rate"]
             note("send", ours)
             note("both", both)
-            note("memory send", load(memory.url, "send", 100_000, "--window", 100)["rate"])
-            load(memory.url, "receive", 100_000, "--window", 100)
-            note("memory both", load(memory.url, "both", 100_000, "--window", 100)["rate"])
+            for window in (100, 1000):
+                for mode in ("send", "receive", "both"):
+                    note(f"memory {mode} {window}", load(memory.url, mode, 200_000, "--window", window)["rate"])
             if rabbit:
                 try:
                     theirs, their_both = rabbit_rates(rabbit)
@@ -202,7 +202,14 @@ def main():
         rows = [
             ("durable send, window 100", f"{r['send']:,.0f}/s", "30,000/s"),
             ("durable send to completion, credit 100", f"{r['both']:,.0f}/s", "20,000/s"),
-            ("in memory: send; send to completion", f"{r['memory send']:,.0f}/s; {r['memory both']:,.0f}/s", "150,000/s"),
+            *(
+                (
+                    f"in memory, window {window:,}: send; receive; send to completion",
+                    "; ".join(f"{r[f'memory {mode} {window}']:,.0f}/s" for mode in ("send", "receive", "both")),
+                    "150,000/s",
+                )
+                for window in (100, 1000)
+            ),
             ("one send in flight, against appends with fdatasync", f"{r['one']:,.0f}/s, {r['one/raw']:.0%} of {r['raw']:,.0f}/s", "70%"),
         ]
         if "rabbit send" not in r:
