@@ -5,10 +5,13 @@ public protocol EventSink: Sendable {
     func receive(_ event: HostEvent)
     /// Asked once for each invocation that went well, before its record is made; a sink may just count it.
     func wantsSuccess() -> Bool
+    /// What host.json says is to be shown; a sink that shows nothing to a person leaves it.
+    func use(_ levels: LogLevels)
 }
 
 extension EventSink {
     public func wantsSuccess() -> Bool { true }
+    public func use(_ levels: LogLevels) {}
 }
 
 /// Hands each record to every sink that is listening.
@@ -28,6 +31,11 @@ public struct EventLog: Sendable {
     @inline(__always)
     public func success(_ record: () -> InvocationRecord) {
         for sink in sinks where sink.wantsSuccess() { sink.receive(HostEvent(record())) }
+    }
+
+    /// Has every sink know what host.json says is to be shown.
+    public func use(_ levels: LogLevels) {
+        for sink in sinks { sink.use(levels) }
     }
 
     /// A plain log record.

@@ -109,8 +109,8 @@ public struct HostConfiguration: Sendable {
     public var serviceBus = ServiceBusConfiguration()
     /// `retry`: for functions that have none of their own.
     public var retry: RetryPolicy?
-    /// `logging.logLevel`: category prefix to level.
-    public var logLevels: [String: EventLevel] = [:]
+    /// `logging.logLevel`.
+    public var logLevels = LogLevels()
     /// `watchDirectories` and `watchFiles`: what else restarts functions when it changes.
     public var watchDirectories: [String] = []
     public var watchFiles: [String] = []
@@ -251,9 +251,9 @@ public struct HostConfiguration: Sendable {
         for member in reader.section(section, "logLevel")?.members ?? [] {
             let word = member.value.string ?? ""
             if word.caseInsensitiveEquals("None") {
-                logLevels[member.name] = .critical
+                logLevels.set(member.name, nil)
             } else if let level = EventLevel.allCases.first(where: { $0.name.caseInsensitiveEquals(word) }) {
-                logLevels[member.name] = level
+                logLevels.set(member.name, level)
             } else {
                 reader.report(
                     "AN2003", "'\(word)' is not a log level", at: member.value,

@@ -18,6 +18,8 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
     private let writer: LineWriter
     private let format: OutputFormat
     private let minimumLevel: EventLevel
+    private var levels = LogLevels()
+    private var showsSuccesses: Bool
     private let usesColor: Bool
     private var timestamp = Timestamp()
     private var second = 0
@@ -32,6 +34,7 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
         self.writer = writer
         self.format = format
         self.minimumLevel = minimumLevel
+        showsSuccesses = minimumLevel <= .information
         self.usesColor = usesColor
     }
 
@@ -40,7 +43,13 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
     }
 
     public func wantsSuccess() -> Bool {
-        format == .json || minimumLevel <= .information && EventLoop.assumeIsolated(self) { !$0.isHeldBack() }
+        format == .json || showsSuccesses && EventLoop.assumeIsolated(self) { !$0.isHeldBack() }
+    }
+
+    /// host.json's levels come before ``minimumLevel``, as in the Functions CLI.
+    public func use(_ levels: LogLevels) {
+        self.levels = levels
+        showsSuccesses = levels.mayShow(.information, below: "Function") ?? (minimumLevel <= .information)
     }
 
     @EventLoop
@@ -51,7 +60,7 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
             writer.append(line)
             return
         }
-        guard event.level >= minimumLevel else { return }
+        guard levels.shows(event.level, in: event.category) ?? (event.level >= minimumLevel) else { return }
         switch event.content {
         case .invocationCompleted(let record):
             write(line(record), event.level)
@@ -95,6 +104,7 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
         text += " \(milliseconds(record.stages.total)) ms"
         if let cache = record.cache { text += " \(cache.rawValue)" }
         if let source = record.source { text += " \(source)" }
+        if record.attempt > 1 { text += " attempt \(record.attempt)" }
         if let parent = record.parent { text += " (from \(parent))" }
         if let failure = record.failure { text += "  \(failure)  (Id=\(record.id))" }
         if format == .plain {

@@ -88,6 +88,7 @@ public final class FunctionHost {
             isImage
             ? FunctionApp.awaitingImage(folder: options.folder, environment: options.environment)
             : FunctionApp.load(folder: options.folder, environment: options.environment, only: options.functions)
+        log.use(app.configuration.logLevels)
         storage = HostStorage(
             root: options.storageFolder ?? options.folder + "/storage",
             slotLimit: app.configuration.blobs.maxDegreeOfParallelism, log: log)
@@ -181,6 +182,7 @@ public final class FunctionHost {
             return
         }
         self.app = app
+        log.use(app.configuration.logLevels)
         storage.slots.limit = app.configuration.blobs.maxDegreeOfParallelism
         updateCache()
         let old = runtimes

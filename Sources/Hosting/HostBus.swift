@@ -4,12 +4,24 @@ internal import ConfigurationFiles
 internal import Diagnostics
 internal import EventLoops
 internal import FunctionApps
-internal import Invocations
+public import Invocations
 internal import JSONText
 internal import ServiceBus
 internal import Triggers
 
 extension FunctionHost {
+    /// What clients connect with to the broker in this host; nil when it does not run.
+    public var brokerConnectionString: String? {
+        brokerPort == 0 ? nil : embeddedConnectionString(port: brokerPort)
+    }
+
+    /// Where a trigger's events come from, as its function.json says it: a queue, a blob's path; nil for HTTP.
+    public func source(of function: FunctionMetadata) -> String? {
+        guard let trigger = function.bindings.first(where: \.isTrigger) else { return nil }
+        if trigger.type.lowercased() == "servicebustrigger" { return busEntity(trigger) }
+        return trigger.text("path") ?? trigger.text("queueName")
+    }
+
     /// The entity a binding names: a queue, a topic, or a topic's subscription.
     func busEntity(_ binding: BindingMetadata) -> String {
         if let queue = binding.text("queueName") { return queue }
@@ -72,6 +84,14 @@ extension FunctionHost {
     func busClient(_ binding: BindingMetadata) throws(ServiceBusError) -> BusClient {
         if isEmbedded(binding) { return try embeddedClient() }
         guard let address = try brokerAddress(binding) else { return try embeddedClient() }
+        if address.kind != .serviceBus {
+            let setting = binding.text("connection") ?? ""
+            // Without its order a session is not one; a topic's name would be taken for a queue's.
+            if binding.isTrigger, binding.flag("isSessionsEnabled") == true {
+                throw .needsServiceBus(setting: setting, feature: "sessions")
+            }
+            if binding.text("queueName") == nil { throw .needsServiceBus(setting: setting, feature: "topics") }
+        }
         return client(of: address)
     }
 

@@ -119,6 +119,7 @@ extension MessageQueue {
         letter.state = .active
         letter.enqueuedAt = broker.now
         letter.expiresAt = .max
-        (inTransfer ? transferDeadLetters : deadLetters)?.insert(&letter)
+        guard let sequence = (inTransfer ? transferDeadLetters : deadLetters)?.insert(&letter) else { return }
+        broker.tellDeadLetter(sequence, of: self, reason: reason)
     }
 }

@@ -15,6 +15,7 @@ public final class Broker {
     private var nextID: UInt32 = 4
     let storage: MessageLog?
     let log: EventLog
+    let deadLetterNotes: DeadLetterNotes
     var effects: [CommitEffect] = []
     private var committing: [CommitEffect] = []
     private var toPump: [MessageQueue] = []
@@ -50,6 +51,7 @@ public final class Broker {
     /// The same with segments of another size, which tests have follow one another quickly.
     init(folder: String?, segmentByteCount: Int, log: EventLog) throws(ServiceBusError) {
         self.log = log
+        deadLetterNotes = DeadLetterNotes(log: log)
         guard let folder else {
             storage = nil
             try prepare()
@@ -205,6 +207,14 @@ public final class Broker {
         lastFailure = now
         let error = ServiceBusError.store(path: storage?.folder ?? "", reason: failure.message)
         log(HostEvent(.log, .error, error.description, [("code", .text(error.code))]))
+    }
+
+    /// Tells the log of a message the broker gave up, once that is on disk.
+    func tellDeadLetter(_ sequence: UInt64, of queue: MessageQueue, reason: String) {
+        effects.append(
+            .call { [self] failure in
+                if failure == nil { deadLetterNotes.tell(sequence, of: queue.name, reason: reason) }
+            })
     }
 
     func reportUnreadable(_ queue: MessageQueue, _ sequence: UInt64) {

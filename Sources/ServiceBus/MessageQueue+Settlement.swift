@@ -115,13 +115,7 @@ extension MessageQueue {
         }
         if kind == .queue, Int(failures) >= settings.maxDeliveryCount {
             let description = "Message could not be consumed after \(settings.maxDeliveryCount) delivery attempts."
-            deadLetter(
-                sequence,
-                changes + [
-                    AMQPPair(string: "DeadLetterReason", .string("MaxDeliveryCountExceeded")),
-                    AMQPPair(string: "DeadLetterErrorDescription", .string(description)),
-                ])
-            return
+            return giveUp(sequence, reason: "MaxDeliveryCountExceeded", description, changes)
         }
         if changes.isEmpty {
             noteState(sequence)
@@ -217,13 +211,18 @@ extension MessageQueue {
     /// The time to live is over.
     func expire(_ sequence: UInt64) {
         guard settings.deadLettersOnExpiration else { return leave(sequence) }
+        giveUp(sequence, reason: "TTLExpiredException", "The message expired and was dead lettered.")
+    }
+
+    /// Makes a dead letter of a message on the broker's own account, which the log tells.
+    private func giveUp(_ sequence: UInt64, reason: String, _ description: String, _ changes: [AMQPPair] = []) {
         deadLetter(
             sequence,
-            [
-                AMQPPair(string: "DeadLetterReason", .string("TTLExpiredException")),
-                AMQPPair(
-                    string: "DeadLetterErrorDescription", .string("The message expired and was dead lettered.")),
+            changes + [
+                AMQPPair(string: "DeadLetterReason", .string(reason)),
+                AMQPPair(string: "DeadLetterErrorDescription", .string(description)),
             ])
+        broker.tellDeadLetter(sequence, of: self, reason: reason)
     }
 }
 

@@ -13,8 +13,8 @@ public enum ServiceBusError: HostError, Equatable {
     case port(name: String, reason: String, setting: String)
     /// A connection setting that cannot be used.
     case connectionString(setting: String, reason: String)
-    /// A function's binding names no queue, or a wrong one.
-    case binding(function: String, reason: String)
+    /// A binding asks a broker for what only a Service Bus has.
+    case needsServiceBus(setting: String, feature: String)
     /// The configuration file of the broker.
     case configuration(file: String, reason: String)
 
@@ -25,14 +25,14 @@ public enum ServiceBusError: HostError, Equatable {
         case .store: "AN8003"
         case .port: "AN8004"
         case .connectionString: "AN8005"
-        case .binding: "AN8006"
+        case .needsServiceBus: "AN8006"
         case .configuration: "AN8007"
         }
     }
 
     public var fault: Fault {
         switch self {
-        case .connectionString, .binding, .configuration: .user
+        case .connectionString, .needsServiceBus, .configuration: .user
         default: .service
         }
     }
@@ -45,7 +45,7 @@ public enum ServiceBusError: HostError, Equatable {
         case .store(let path, let reason): "the message store '\(path)' fails: \(reason)"
         case .port(let name, let reason, _): "the broker's \(name) port cannot be opened: \(reason)"
         case .connectionString(let setting, let reason): "the setting '\(setting)' \(reason)"
-        case .binding(let function, let reason): "function '\(function)': \(reason)"
+        case .needsServiceBus(let setting, let feature): "the broker of the setting '\(setting)' has no \(feature)"
         case .configuration(let file, let reason): "\(file): \(reason)"
         }
     }
@@ -57,8 +57,17 @@ public enum ServiceBusError: HostError, Equatable {
         case .store: "free space or correct the permissions; acknowledged messages are safe"
         case .port(_, _, let setting): "stop what uses the port, or choose another with \(setting)"
         case .connectionString:
-            "write Endpoint=sb://localhost;SharedAccessKeyName=…;SharedAccessKey=…;UseDevelopmentEmulator=true; or amqp://user:password@host:port"
-        case .binding, .configuration: nil
+            "write \(embeddedConnectionString()) for the broker in the host, Azure's connection string, or amqp://user:password@host:port"
+        case .needsServiceBus: "use the broker in the host or a Service Bus, or a plain queue"
+        case .configuration: nil
         }
     }
+}
+
+/// What clients on this machine connect with to the broker in a host; without a port it is 5672, AMQP's own. The key
+/// is the one that Microsoft's emulator documents; any other does as well while the broker demands none.
+public func embeddedConnectionString(port: Int? = nil) -> String {
+    let place = port.map { ":\($0)" } ?? ""
+    return "Endpoint=sb://localhost\(place);SharedAccessKeyName=RootManageSharedAccessKey;"
+        + "SharedAccessKey=SAS_KEY_VALUE;UseDevelopmentEmulator=true;"
 }

@@ -18,7 +18,7 @@ func banner(_ host: FunctionHost) -> String {
         ("Cache", host.cacheDescription),
         ("Keys", host.options.enablesAuth ? "required" : "not required (--enable-auth)"),
     ]
-    let broker = host.brokerPort == 0 ? [] : [("Service Bus", "amqp://localhost:\(host.brokerPort)")]
+    let broker = host.brokerConnectionString.map { [("Service Bus", $0)] } ?? []
     let blobs = host.blobEndpoint.map { [("Blobs", $0)] } ?? []
     let queues = host.queueEndpoint.map { [("Queues", $0)] } ?? []
     for (name, value) in rows + broker + blobs + queues where !value.isEmpty {
@@ -28,7 +28,8 @@ func banner(_ host: FunctionHost) -> String {
     for runtime in host.runtimes where !runtime.metadata.isDisabled {
         let function = runtime.metadata
         guard let http = function.http, let url = host.url(of: function) else {
-            text += "\t\(function.name): \(function.triggerType)\n\n"
+            let source = host.source(of: function).map { "  \($0)" } ?? ""
+            text += "\t\(function.name): \(function.triggerType)\(source)\n\n"
             continue
         }
         let methods = http.methods.map { "[\($0.joined(separator: ","))]" } ?? "[any]"
@@ -61,10 +62,7 @@ func readyDocument(_ host: FunctionHost) -> [UInt8] {
         }
         if host.brokerPort != 0 {
             writer.member("serviceBusPort", host.brokerPort)
-            writer.member(
-                "serviceBus",
-                "Endpoint=sb://localhost:\(host.brokerPort);SharedAccessKeyName=RootManageSharedAccessKey;"
-                    + "SharedAccessKey=SAS_KEY_VALUE;UseDevelopmentEmulator=true;")
+            if let connection = host.brokerConnectionString { writer.member("serviceBus", connection) }
         }
         if let url = host.blobEndpoint { writer.member("blob", url) }
         if let url = host.queueEndpoint { writer.member("queue", url) }

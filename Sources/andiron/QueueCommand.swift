@@ -278,11 +278,14 @@ struct BrokerHost: ParsableArguments {
                     method: method, url: "\(base)/\(path)", headers: headers + key, body: body, timeout: .seconds(330)))
             guard response.status >= 400 else { return response }
             let error = (try? JSONParser.parse(response.body))?["error"]
-            let remedy = error?["try"]?.string.map { "\n  try: \($0)" } ?? ""
+            let isUnknown = response.status == 404 && error == nil
             let words =
-                response.status == 404 && error == nil
-                ? "there is no such queue, or the broker does not run"
+                isUnknown
+                ? "there is no queue '\(path.firstRange(of: "/messages").map { path[..<$0.lowerBound] } ?? path[...])', or the broker does not run"
                 : error?["message"]?.string ?? detail(response.body) ?? "status \(response.status)"
+            let remedy =
+                (error?["try"]?.string ?? (isUnknown ? "`andiron queue ls` lists those there are" : nil))
+                .map { "\n  try: \($0)" } ?? ""
             complain("error[\(error?["code"]?.string ?? "AN8011")]: \(words)\(remedy)")
             return nil
         } catch {

@@ -106,4 +106,23 @@ private struct Sample: HostError {
         #expect(text.contains("h_bucket{f=\"x\",le=\"+Inf\"} 6\n"))
         #expect(text.contains("h_count{f=\"x\"} 6\n"))
     }
+
+    @Test func `the longest prefix of a category decides what is shown`() {
+        var levels = LogLevels()
+        #expect(levels.shows(.critical, in: "Host.General") == nil)
+        #expect(levels.mayShow(.information, below: "Function") == nil)
+        levels.set("default", .error)
+        levels.set("Function", .warning)
+        levels.set("function.noisy", nil)
+        levels.set("Function.Noisy.User", .debug)
+        let shown: [(String, EventLevel, Bool)] = [
+            ("Host.General", .warning, false), ("Host.General", .error, true),
+            ("Function.Quiet", .information, false), ("Function.Quiet.User", .warning, true),
+            ("Function.Noisy", .critical, false), ("Function.Noisy.User", .debug, true),
+            ("Function.Noisy.User", .trace, false),
+        ]
+        for (category, level, isShown) in shown { #expect(levels.shows(level, in: category) == isShown, "\(category)") }
+        #expect(levels.mayShow(.information, below: "Function") == true)
+        #expect(levels.mayShow(.warning, below: "Host") == false)
+    }
 }

@@ -1,5 +1,6 @@
 """Draining, stopping, and reloading without dropping a request."""
 
+import itertools
 import signal
 import socket
 import threading
@@ -125,3 +126,28 @@ def test_an_idle_host_sleeps(app, start):
     before = switches()
     time.sleep(2)
     assert switches() - before <= 2
+
+
+def test_host_json_decides_what_the_terminal_shows(app, start):
+    levels = lambda **words: app.write("host.json", {"version": "2.0", "logging": {"logLevel": words}})
+    levels(**{"Function.Loud": "Error", "Function.Loud.User": "Information"})
+    script = "def init(): pass\ndef run(data):\n    print('said', data)\n    return 'x'\n"
+    for name in ("Loud", "Other"):
+        app.function(name, script=script)
+    host = start(app)
+    for name in ("Loud", "Other"):
+        assert host.post(f"/api/{name}", b"one").status == 200
+    until(lambda: "Other 200" in host.printed() and "Loud: said one" in host.printed(), "both functions' lines")
+    assert "Loud 200" not in host.printed()
+    levels(**{"default": "None", "Function.Other.User": "Information"})
+    numbers = itertools.count(100)
+
+    def is_quiet():
+        # The terminal is written in order: with the second's print, the first's end would be there.
+        before = host.printed().count("Other 200")
+        for number in (next(numbers), next(numbers)):
+            assert host.post("/api/Other", f"{number}".encode()).status == 200
+        until(lambda: f"said {number}" in host.printed(), "what the script printed")
+        return host.printed().count("Other 200") == before
+
+    until(is_quiet, "no runs on the terminal")

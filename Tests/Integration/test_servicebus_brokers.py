@@ -66,6 +66,21 @@ def test_rabbitmq_gives_and_takes_messages_and_its_restart_loses_none(app, start
     until(lambda: 5 in [o["n"] for o in seen(notes)], "the order after the restart")
 
 
+def test_sessions_and_topics_of_rabbitmq_are_refused(app, start, rabbit):
+    relay(app, "Rabbit")
+    bindings = {"Session": {"queueName": "kept", "isSessionsEnabled": True}, "Topic": {"topicName": "t", "subscriptionName": "s"}}
+    for name, binding in bindings.items():
+        app.write(f"{name}/score.py", SCRIPT)
+        app.write(f"{name}/function.json", {"bindings": [
+            {"name": "m", "type": "serviceBusTrigger", "direction": "in", "connection": "Rabbit", **binding}]})
+    notes = app.folder / "notes"
+    host = start(app, environment={"Rabbit": rabbit.url, "NOTES": str(notes)})
+    until(lambda: "AN8006" in host.printed() and "has no sessions" in host.printed(), "the refused session")
+    until(lambda: "has no topics" in host.printed(), "the refused topic")
+    assert host.post("/api/Send", {"n": 90}).status < 300
+    until(lambda: 90 in [o["n"] for o in seen(notes)], "the plain queue beside them")
+
+
 def slow(app, connection):
     """A function that takes a while for each message of `relay`."""
     app.write("Take/score.py", SCRIPT.replace("    return order", "    time.sleep(0.1)\n    return order").replace(

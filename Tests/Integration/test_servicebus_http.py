@@ -75,12 +75,14 @@ def test_the_command_line_looks_into_queues_and_changes_them(app, start):
     assert queue("purge", "q") == "1 message\n"
     assert "no message" in queue("receive", "q", ok=False)
     assert "no queue" in queue("peek", "nowhere", ok=False)
+    assert "no queue 'nowhere'" in (told := queue("send", "nowhere", "-d", "x", ok=False)) and "queue ls" in told
 
     queue("send", "dying", "-d", "x")
     with ServiceBusClient.from_connection_string(host.info["serviceBus"]) as bus:
         with bus.get_queue_receiver("dying") as receiver:
             message, = receiver.receive_messages(1, max_wait_time=10)
             receiver.abandon_message(message)
+    until(lambda: "message 1 of 'dying' went to its dead letters: MaxDeliveryCountExceeded" in host.printed(), "the log")
     letter = json.loads(queue("dead-letters", "dying"))
     assert letter["deadLetterReason"] == "MaxDeliveryCountExceeded" and letter["body"] == "x"
     assert queue("resubmit", "dying") == "1 message\n"

@@ -87,6 +87,7 @@ def test_success_completes_and_failure_dead_letters_in_the_end(app, start):
     dead, = orders.receive("in", 1, sub_queue="deadletter")
     assert json.loads(str(dead)) == {"n": 4, "fail": 1}
     assert dead.dead_letter_reason == "MaxDeliveryCountExceeded" and dead.delivery_count == 3
+    until(lambda: "attempt 3" in orders.host.printed() and "of 'in' went to its dead letters" in orders.host.printed(), "the log")
     assert len([o for o in orders.wait(5) if o["n"] == 4]) == 3
     until(lambda: orders.left() == [], "an empty queue")
 

@@ -40,6 +40,35 @@ func send(_ broker: Broker, _ queue: MessageQueue, id: String, session: String? 
 }
 
 @Suite struct QueueTimeTests {
+    @Test func `dead letters are told, the first of a queue at once and the others as a number`() async throws {
+        try await onTheLoop {
+            let records = Records()
+            let broker = try Broker(folder: nil, log: EventLog([records]))
+            let names = ["a", "b"]
+            for name in names {
+                var settings = QueueSettings()
+                settings.deadLettersOnExpiration = true
+                let queue = broker.createQueue(name, settings)
+                for _ in 0..<(name == "a" ? 1000 : 1) { send(broker, queue, id: "m", timeToLive: 1000) }
+            }
+            await settled(broker)
+            broker.clockOffset += 2000
+            for name in names { broker.queue(named: name)?.tick(broker.now) }
+            await settled(broker)
+            let first = names.map {
+                "message 1 of '\($0)' went to its dead letters: TTLExpiredException; "
+                    + "`andiron queue dead-letters \($0)` shows them"
+            }
+            #expect(records.messages == first)
+            broker.deadLetterNotes.sumUp()
+            broker.deadLetterNotes.sumUp()
+            #expect(
+                records.messages == first + [
+                    "999 more messages of 'a' went to its dead letters; `andiron queue dead-letters a` shows them"
+                ])
+        }
+    }
+
     @Test func `a hundred thousand idle sessions wait for nothing`() async throws {
         try await onTheLoop {
             let broker = try Broker(folder: nil, log: .discarding)
