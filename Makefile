@@ -7,6 +7,8 @@ DEBIAN_TEST := redis-server rabbitmq-server
 # Images: unpacking them, and the registry and tools their tests use.
 DEBIAN_BUILD += libarchive-dev libzstd-dev zlib1g-dev libisal-dev
 DEBIAN_TEST += docker-registry skopeo umoci apache2-utils zstd openssl
+# The tools that must take our packages; without what they recommend, which is for desktops.
+DEBIAN_TOOLS := buildah podman docker.io
 DEBIAN_BENCH := nginx-light wrk
 DEBIAN_FUZZ := libhttp-parser-dev
 # Whole-program optimisation across the modules, and no exclusivity checks at run time: debug builds and tests
@@ -17,7 +19,7 @@ VENV := .venv
 export ANDIRON_TEST_CACHE := $(CURDIR)/.build/andiron-cache
 
 # Debian starts what it installs, some of it on all interfaces; tests start their own, on free ports of this machine. While packages
-# are installed, policy-rc.d keeps their services from starting.
+# are installed, policy-rc.d keeps their services from starting. $(1): packages; $(2): options of apt-get install.
 define install
 	@missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
@@ -25,7 +27,7 @@ define install
 	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive sh -ec 'policy=/usr/sbin/policy-rc.d; \
 	    if [ ! -e $$policy ]; then trap "rm -f $$policy" EXIT; printf "#!/bin/sh\nexit 101\n" >$$policy; chmod 755 $$policy; fi; \
-	    apt-get update -qq; apt-get install -y -qq "$$@" >/dev/null' sh $$missing; \
+	    apt-get update -qq; apt-get install -y -qq $(2) "$$@" >/dev/null' sh $$missing; \
 	fi
 endef
 
@@ -62,6 +64,7 @@ unit: packages lint  ## Swift tests: no network, no sleep
 .PHONY: integration
 integration: packages $(VENV)/ready  ## the real host, workers, Redis
 	$(call install,$(DEBIAN_TEST))
+	$(call install,$(DEBIAN_TOOLS),--no-install-recommends)
 	swift build --product andiron
 	ANDIRON=$(CURDIR)/.build/debug/andiron $(VENV)/bin/pytest -q Tests/Integration $(PYTEST)
 

@@ -139,6 +139,16 @@ def tool(*command, **options):
     return done.stdout.strip()
 
 
+def shell_files():
+    """A shell and what it needs to run inside an image that has nothing: places there, files here."""
+    shell = pathlib.Path("/bin/sh").resolve()
+    linked = subprocess.run(["ldd", shell], capture_output=True, text=True, check=True).stdout.split()
+    yield "/bin/sh", shell
+    for path in linked:
+        if path.startswith("/"):
+            yield path, pathlib.Path(path).resolve()
+
+
 def test_buildah_and_podman_take_a_package_and_build_on_it(place, tmp_path):
     if os.getuid() != 0 or not shutil.which("buildah") or not shutil.which("podman"):
         pytest.skip("buildah and podman, as root")
@@ -163,12 +173,9 @@ def test_buildah_and_podman_take_a_package_and_build_on_it(place, tmp_path):
             tool(*podman, "cp", f"{container}:/var/azureml-app/azureml-models/model.txt/0/model.txt", tmp_path / form)
             assert (tmp_path / form).read_text() == "weights"
             tool(*podman, "rm", container)
-        # A shell on top, and what it needs to run inside.
         container = tool(*buildah, "from", *sign_in, f"{place.registry.host}/package:tools-oci")
-        shell = pathlib.Path("/bin/sh").resolve()
-        linked = subprocess.run(["ldd", shell], capture_output=True, text=True, check=True).stdout.split()
-        for file in [shell, *(path for path in linked if path.startswith("/"))]:
-            tool(*buildah, "copy", container, pathlib.Path(file).resolve(), "/bin/sh" if file == shell else file)
+        for path, file in shell_files():
+            tool(*buildah, "copy", container, file, path)
         run = lambda words: tool(*buildah, "run", "--isolation", "chroot", container, "--", "/bin/sh", "-c", words)
         assert run("cd $AzureWebJobsScriptRoot; echo $AZUREML_ENTRY_SCRIPT *").split() == ["score.py", "host.json", "score"]
         assert run('read line < $AZUREML_MODEL_DIR/model.txt; echo "$line"') == "weights"
@@ -220,3 +227,58 @@ print(made.location)
     location = done.stdout.strip().splitlines()[-1]
     host = begin(start, place, place.app(location.removeprefix(place.registry.host + "/")), wait=True)
     assert host.post("/api/score", {}).json == ["model.pkl"]
+
+
+@pytest.fixture
+def docker():
+    """A Docker of its own: no bridge, no rules in the firewall, a socket of its own. Gives the command."""
+    if os.getuid() != 0 or not shutil.which("dockerd"):
+        pytest.skip("docker, as root")
+    # Paths of sockets are short.
+    state = pathlib.Path(tempfile.mkdtemp(prefix="dk-"))
+    with open(state / "log", "w") as log:
+        daemon = subprocess.Popen(
+            ["dockerd", "--data-root", state / "data", "--exec-root", state / "exec", "--pidfile", state / "pid",
+             "-H", f"unix://{state}/socket", "--storage-driver", "vfs", "--bridge", "none", "--iptables=false", "--ip6tables=false"],
+            stdout=log, stderr=log)
+    program = shutil.which("docker", path="/usr/bin") or shutil.which("docker")
+    command = [program, "--config", state / "config", "-H", f"unix://{state}/socket"]
+    (state / "config").mkdir()
+    answers = lambda: daemon.poll() is None and subprocess.run([*command, "version"], capture_output=True, timeout=60).returncode == 0
+    try:
+        if not until(lambda: answers() or daemon.poll() is not None, "dockerd") or daemon.poll() is not None:
+            pytest.skip(f"dockerd does not start on this machine: {(state / 'log').read_text()[-300:]}")
+        yield command
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def test_docker_takes_a_package_and_runs_what_is_built_on_it(place, docker):
+    (place.folder / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
+    (place.folder / "model.txt").write_text("weights")
+    arguments = ["--entry-script", place.folder / "score.py", "--model", place.folder / "model.txt"]
+    tool(*docker, "login", "--username", USER, "--password-stdin", place.registry.host, input=PASSWORD)
+    for form in ("oci", "docker"):
+        digest = push(place, *arguments, "--format", form, "--image-label", f"moby-{form}").stdout.strip().split("@")[1]
+        image = f"{place.registry.host}/package:moby-{form}"
+        tool(*docker, "pull", "-q", image)
+        seen, = json.loads(tool(*docker, "image", "inspect", image))
+        assert any(name.endswith("@" + digest) for name in seen["RepoDigests"])
+        assert "AzureWebJobsScriptRoot=/home/site/wwwroot" in seen["Config"]["Env"]
+    context = place.folder / "context"
+    context.mkdir()
+    lines = [f"FROM {image}"]
+    for number, (path, file) in enumerate(shell_files()):
+        shutil.copy(file, context / str(number))
+        lines.append(f"COPY {number} {path}")
+    words = 'read line < $AZUREML_MODEL_DIR/model.txt; cd $AzureWebJobsScriptRoot; echo $AZUREML_ENTRY_SCRIPT $line *'
+    lines.append("CMD " + json.dumps(["/bin/sh", "-c", words]))
+    (context / "Dockerfile").write_text("\n".join(lines) + "\n")
+    mine = f"{place.registry.host}/moby:1"
+    tool(*docker, "build", "-q", "-t", mine, context, env={**os.environ, "DOCKER_BUILDKIT": "0"})
+    assert tool(*docker, "run", "--rm", "--network", "none", mine).split() == ["score.py", "weights", "host.json", "score"]
+    tool(*docker, "push", "-q", mine)
+    pulled = place.json("image", "pull", mine, "--username", USER, "--password", PASSWORD)
+    assert (pathlib.Path(pulled["folder"]) / "bin/sh").stat().st_mode & 0o111
