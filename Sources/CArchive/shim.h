@@ -17,8 +17,9 @@
 // openat2 has no wrapper in glibc; syscall() is variadic, which Swift cannot call. RESOLVE_BENEATH and its
 // like are macros of another type than Swift wants.
 long syscall(long number, ...);
-static inline int andiron_open_beneath(int root, const char *path, int flags) {
+static inline int andiron_open_without_links(int root, const char *path, int flags, unsigned mode) {
     struct open_how how = {.flags = (unsigned long long)flags,
+                           .mode = mode,
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
     return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
 }

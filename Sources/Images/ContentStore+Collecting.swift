@@ -88,7 +88,7 @@ extension ContentStore {
 
     private func collectLayers(keeping kept: Set<Digest>, _ collected: inout CollectedContent) {
         for name in folderEntries(folder + "/layers") {
-            let hex = name.replacing(".tmp", with: "")
+            let hex = String(name.prefix { $0 != "." })
             guard let digest = Digest(hex: hex), !kept.contains(digest) else { continue }
             // Somebody is unpacking it.
             guard let lock = tryLock("layer-\(hex)") else { continue }

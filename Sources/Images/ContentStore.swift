@@ -40,6 +40,7 @@ public struct ContentStore: Sendable {
             for name in ["blobs", "partial", "layers", "roots", "locks", "names", "trash"] {
                 try createFolders("\(folder)/\(name)")
             }
+            spreadChildren(of: "\(folder)/layers")
         } catch {
             throw failure(error, image: image, step: "store")
         }
@@ -98,6 +99,18 @@ public struct ContentStore: Sendable {
         if state == "durable" || state == bootID() { return true }
         discard(path)
         return false
+    }
+
+    /// Makes the folder a layer is unpacked into. The name it is made with decides where on the disk its files are
+    /// (``spreadChildren(of:)``), so that is another each time.
+    func makeLayerFolder(_ temporary: String) throws(SystemError) {
+        let unique = "\(temporary).\(getpid()).\(monotonicNanoseconds())"
+        for path in [unique, unique + "/fs"] where mkdir(path, 0o755) != 0 {
+            throw SystemError(errno: errno, call: "mkdir", subject: path)
+        }
+        guard rename(unique, temporary) == 0 else {
+            throw SystemError(errno: errno, call: "rename", subject: temporary)
+        }
     }
 
     /// Notes that a layer or root is whole, as long as this machine runs.

@@ -90,8 +90,10 @@ final class LayerPull: HTTPBodyReceiver {
         let size = descriptor.size
         let opened = await offload { [store] () -> Result<(Int32, Int), SystemError> in
             store.discard(temporary)
-            guard mkdir(temporary, 0o755) == 0, mkdir(temporary + "/fs", 0o755) == 0 else {
-                return .failure(SystemError(errno: errno, call: "mkdir", subject: temporary))
+            do throws(SystemError) {
+                try store.makeLayerFolder(temporary)
+            } catch {
+                return .failure(error)
             }
             let file = Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
             guard file >= 0 else { return .failure(SystemError(errno: errno, call: "open", subject: path)) }

@@ -23,7 +23,8 @@ final class LayerUnpacker {
     private var implied: Set<String> = []
     private var folderTimes: [String: timespec] = [:]
     private var openFolders: [(path: String, descriptor: Int32)] = []
-    private var lastFolder: (written: Substring, path: String, descriptor: Int32)?
+    /// Where the last entry lay: as it was written, and without links.
+    private var lastFolder: (written: Substring, path: String)?
     private var record = LayerRecord()
     private var apparentByteCount = 0
     private let umask: UInt32
@@ -107,14 +108,15 @@ final class LayerUnpacker {
             throw fail(
                 .limit, "an entry's name has \(name.utf8.count) bytes; the limit is \(limits.nameByteCount)", nil)
         }
-        let folder = try openParent(parent, entry)
-        let path = folder.path.isEmpty ? String(name) : "\(folder.path)/\(name)"
-        if name.hasPrefix(".wh.") { return try whiteout(entry, folder.path, name.dropFirst(4)) }
+        let isWhereTheLastWas = lastFolder?.written == parent
+        let folder = try resolveParent(parent, entry)
+        let path = folder.isEmpty ? String(name) : "\(folder)/\(name)"
+        if name.hasPrefix(".wh.") { return try whiteout(entry, folder, name.dropFirst(4)) }
         switch entry.kind {
-        case .folder: try makeFolder(entry, path, folder.descriptor, String(name))
-        case .file: try writeFile(entry, reader, path, folder.descriptor, String(name))
-        case .link: try makeLink(entry, path, folder.descriptor, String(name))
-        case .hardLink: try makeHardLink(entry, path, folder.descriptor, String(name))
+        case .folder: try makeFolder(entry, path, openFolder(folder), String(name))
+        case .file: try writeFile(entry, reader, path, in: folder, opensFolder: isWhereTheLastWas)
+        case .link: try makeLink(entry, path, openFolder(folder), String(name))
+        case .hardLink: try makeHardLink(entry, path, openFolder(folder), String(name))
         case .other: record.skipped += 1
         }
     }
@@ -151,18 +153,35 @@ final class LayerUnpacker {
         fchmodat(parent, name, mode, 0)
     }
 
-    private func writeFile(
-        _ entry: TarEntry, _ reader: TarReader, _ path: String, _ parent: Int32, _ name: String
-    ) throws(ImageError) {
-        try count(entry.size)
-        let mode = entry.mode & 0o777 | 0o600
+    /// Makes a file, in place of one that the layer brought before. The first in a folder is made from the root in one
+    /// call; those that follow it, from the folder.
+    private func makeFile(
+        _ path: String, in folder: String, _ mode: UInt32, opensFolder: Bool
+    ) throws(ImageError) -> Int32 {
         let flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC
+        if !opensFolder {
+            let file = andiron_open_without_links(root, path, flags, mode)
+            if file >= 0 { return file }
+            // It is there already, or the kernel is older than 5.6.
+            guard [EEXIST, ENOSYS, EPERM].contains(errno) else { throw system("open", path) }
+        }
+        let parent = try openFolder(folder)
+        let name = String(folder.isEmpty ? path[...] : path.dropFirst(folder.count + 1))
         var file = openat(parent, name, flags, mode)
         if file < 0, errno == EEXIST {
             try remove(path, parent, name)
             file = openat(parent, name, flags, mode)
         }
         guard file >= 0 else { throw system("open", path) }
+        return file
+    }
+
+    private func writeFile(
+        _ entry: TarEntry, _ reader: TarReader, _ path: String, in folder: String, opensFolder: Bool
+    ) throws(ImageError) {
+        try count(entry.size)
+        let mode = entry.mode & 0o777 | 0o600
+        let file = try makeFile(path, in: folder, mode, opensFolder: opensFolder)
         defer { close(file) }
         var end = 0
         while let block = try reader.block() {
@@ -266,10 +285,9 @@ final class LayerUnpacker {
 
     // MARK: Folders
 
-    private func openParent(
-        _ written: Substring, _ entry: TarEntry
-    ) throws(ImageError) -> (path: String, descriptor: Int32) {
-        if let last = lastFolder, last.written == written { return (last.path, last.descriptor) }
+    /// The folder an entry lies in, as a path without links; made when the layer did not bring it.
+    private func resolveParent(_ written: Substring, _ entry: TarEntry) throws(ImageError) -> String {
+        if let last = lastFolder, last.written == written { return last.path }
         let parts = written.split(separator: "/").filter { $0 != "." }
         guard parts.count < limits.depth else {
             throw fail(
@@ -278,9 +296,8 @@ final class LayerUnpacker {
         guard !parts.contains("..") else { throw hostile(entry, "leads out of the image") }
         var followed = 0
         let path = try resolve(parts, from: "", entry, &followed, mayMake: true)
-        let descriptor = try openFolder(path)
-        lastFolder = (written, path, descriptor)
-        return (path, descriptor)
+        lastFolder = (written, path)
+        return path
     }
 
     /// The path without links that `parts` lead to, from `start`.
@@ -330,13 +347,11 @@ final class LayerUnpacker {
     private func openFolder(_ path: String) throws(ImageError) -> Int32 {
         if path.isEmpty { return root }
         if let index = openFolders.lastIndex(where: { $0.path == path }) { return openFolders[index].descriptor }
-        var descriptor = andiron_open_beneath(root, path, pathOnly | O_DIRECTORY | O_CLOEXEC)
+        var descriptor = andiron_open_without_links(root, path, pathOnly | O_DIRECTORY | O_CLOEXEC, 0)
         if descriptor < 0, errno == ENOSYS || errno == EPERM { descriptor = walk(path) }
         guard descriptor >= 0 else { throw system("openat2", path) }
         if openFolders.count == Self.openFolderLimit {
-            let oldest = openFolders.removeFirst()
-            if lastFolder?.descriptor == oldest.descriptor { lastFolder = nil }
-            close(oldest.descriptor)
+            close(openFolders.removeFirst().descriptor)
         }
         openFolders.append((path, descriptor))
         return descriptor

@@ -41,6 +41,18 @@ def names(puller, place):
     return sorted(p.name for p in (puller.store / place).iterdir())
 
 
+def test_each_layer_has_its_own_place_on_the_disk(registry, puller):
+    kind = subprocess.run(["stat", "-f", "-c", "%T", puller.cache.parent], capture_output=True, text=True, check=True).stdout.strip()
+    if not kind.startswith("ext"):
+        pytest.skip(f"only ext4 has the mark, and this is {kind}")
+    push(registry, "spread", tar(("a", b"1")))
+    puller.pull("spread:1")
+    flags = subprocess.run(["lsattr", "-d", puller.store / "layers"], capture_output=True, text=True, check=True).stdout
+    assert "T" in flags.split()[0]
+    layer, = names(puller, "layers")
+    assert (puller.store / "layers" / layer / "fs/a").read_text() == "1"
+
+
 def test_what_is_not_used_goes_and_what_is_used_stays(registry, puller):
     shared = tar(("shared", b"s" * 100_000))
     push(registry, "one", shared, tar(("one", b"1" * 200_000)))
