@@ -61,8 +61,7 @@ let package = Package(
         .target(
             name: "DurableStores", dependencies: ["CSQLite", "EventLoops", "Diagnostics"], swiftSettings: strict),
         .target(
-            name: "ConfigurationFiles", dependencies: ["CLinux", "JSONText", "Diagnostics", "EventLoops"],
-            swiftSettings: strict),
+            name: "ConfigurationFiles", dependencies: ["JSONText", "Diagnostics", "EventLoops"], swiftSettings: strict),
         // Layer 3: what an app, a bundle and a worker are.
         .target(
             name: "FunctionApps",

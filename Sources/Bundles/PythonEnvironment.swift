@@ -85,7 +85,6 @@ public final class PythonEnvironments {
         let logPath = folder + ".log"
         do throws(SystemError) {
             try createFolders(cacheFolder + "/environments")
-            spreadChildren(of: cacheFolder + "/environments")
         } catch {
             return .failure(.environment(error.message, log: logPath))
         }

@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <unistd.h>
 
@@ -51,3 +52,11 @@ static inline void andiron_use_locale(locale_t locale) { uselocale(locale); }
 static inline int andiron_sync_file_system(int descriptor) { return (int)syscall(SYS_syncfs, descriptor); }
 // FICLONE of linux/fs.h: a copy that shares its blocks until one side is written; not every file system can.
 static inline int andiron_share_blocks(int to, int from) { return ioctl(to, _IOW(0x94, 9, int), from); }
+// `chattr +T`. The calls are variadic, and their numbers macros that Swift does not import.
+static inline int andiron_mark_top_of_hierarchies(int folder) {
+    int flags = 0;
+    if (ioctl(folder, FS_IOC_GETFLAGS, &flags) != 0) return -1;
+    if (flags & FS_TOPDIR_FL) return 0;
+    flags |= FS_TOPDIR_FL;
+    return ioctl(folder, FS_IOC_SETFLAGS, &flags);
+}

@@ -1,10 +1,8 @@
 #pragma once
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/vfs.h>
@@ -29,12 +27,4 @@ static inline int andiron_release_lease(int descriptor) { return fcntl(descripto
 static inline unsigned long andiron_file_system_kind(const char *path) {
     struct statfs information;
     return statfs(path, &information) == 0 ? (unsigned long)information.f_type & 0xFFFFFFFF : 0;
-}
-// `chattr +T`. The calls are variadic, and their numbers macros that Swift does not import.
-static inline int andiron_mark_top_of_hierarchies(int folder) {
-    int flags = 0;
-    if (ioctl(folder, FS_IOC_GETFLAGS, &flags) != 0) return -1;
-    if (flags & FS_TOPDIR_FL) return 0;
-    flags |= FS_TOPDIR_FL;
-    return ioctl(folder, FS_IOC_SETFLAGS, &flags);
 }

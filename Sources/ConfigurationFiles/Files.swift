@@ -1,6 +1,5 @@
 /// Files and folders, by plain system calls.
 public import EventLoops
-internal import CLinux
 internal import Glibc
 
 /// The bytes of a file, or nil with `errno` set.
@@ -61,19 +60,6 @@ public func createFolders(_ path: String, mode: UInt32 = 0o755) throws(SystemErr
     guard mkdir(path, mode) == 0 || errno == EEXIST else {
         throw SystemError(errno: errno, call: "mkdir", subject: path)
     }
-}
-
-/// Tells the file system that what is made in a folder has nothing to do with each other (`chattr +T`), where it knows that.
-///
-/// ext4 puts a new folder beside its parent, and looks at each free inode there whether it was deleted within the last
-/// minutes, for each file it makes: where a large tree was deleted, 32 000 files take 14 s instead of 1 s. With the
-/// mark it chooses another part of the disk by the new folder's name (decision 014).
-public func spreadChildren(of folder: String) {
-    let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    guard descriptor >= 0 else { return }
-    // Another file system has no such mark and needs none.
-    _ = andiron_mark_top_of_hierarchies(descriptor)
-    close(descriptor)
 }
 
 /// The names in a folder, without `.` and `..`; empty when it cannot be read.

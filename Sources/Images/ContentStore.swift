@@ -196,3 +196,16 @@ private func removeTree(_ name: String, in parent: Int32) {
     }
     unlinkat(parent, name, AT_REMOVEDIR)
 }
+
+/// Tells the file system that what is made in a folder has nothing to do with each other (`chattr +T`), where it knows that.
+///
+/// ext4 puts a new folder beside its parent, and looks at each free inode there whether it was deleted within the last
+/// minutes, for each file it makes: where a large tree was deleted, 32 000 files take 14 s instead of 1 s. With the
+/// mark it chooses another part of the disk by the new folder's name (decision 014).
+func spreadChildren(of folder: String) {
+    let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else { return }
+    // Another file system has no such mark and needs none.
+    _ = andiron_mark_top_of_hierarchies(descriptor)
+    close(descriptor)
+}

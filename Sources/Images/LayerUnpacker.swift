@@ -162,8 +162,8 @@ final class LayerUnpacker {
         if !opensFolder {
             let file = andiron_open_without_links(root, path, flags, mode)
             if file >= 0 { return file }
-            // It is there already, or the kernel is older than 5.6.
-            guard [EEXIST, ENOSYS, EPERM].contains(errno) else { throw system("open", path) }
+            // It is there already, the path is longer than the kernel takes, or that is older than 5.6.
+            guard [EEXIST, ENAMETOOLONG, ENOSYS, EPERM].contains(errno) else { throw system("open", path) }
         }
         let parent = try openFolder(folder)
         let name = String(folder.isEmpty ? path[...] : path.dropFirst(folder.count + 1))
