@@ -88,7 +88,7 @@ extension ContentStore {
 
     private func collectLayers(keeping kept: Set<Digest>, _ collected: inout CollectedContent) {
         for name in folderEntries(folder + "/layers") {
-            let hex = String(name.prefix { $0 != "." })
+            let hex = name.replacing(".tmp", with: "")
             guard let digest = Digest(hex: hex), !kept.contains(digest) else { continue }
             // Somebody is unpacking it.
             guard let lock = tryLock("layer-\(hex)") else { continue }
@@ -124,7 +124,7 @@ extension ContentStore {
     }
 
     /// Seconds since something was changed.
-    private func age(_ path: String) -> Int {
+    func age(_ path: String) -> Int {
         var information = stat()
         guard lstat(path, &information) == 0 else { return 0 }
         return time(nil) - Int(information.st_ctim.tv_sec)

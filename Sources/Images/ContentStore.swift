@@ -40,7 +40,7 @@ public struct ContentStore: Sendable {
             for name in ["blobs", "partial", "layers", "roots", "locks", "names", "trash"] {
                 try createFolders("\(folder)/\(name)")
             }
-            spreadChildren(of: "\(folder)/layers")
+            spreadChildren(of: "\(folder)/trash")
         } catch {
             throw failure(error, image: image, step: "store")
         }
@@ -102,9 +102,9 @@ public struct ContentStore: Sendable {
     }
 
     /// Makes the folder a layer is unpacked into. The name it is made with decides where on the disk its files are
-    /// (``spreadChildren(of:)``), so that is another each time.
+    /// (``spreadChildren(of:)``), so that is another each time; it is made where a kill leaves it to be deleted.
     func makeLayerFolder(_ temporary: String) throws(SystemError) {
-        let unique = "\(temporary).\(getpid()).\(monotonicNanoseconds())"
+        let unique = "\(folder)/trash/\(Self.newPrefix)\(getpid()).\(monotonicNanoseconds())"
         for path in [unique, unique + "/fs"] where mkdir(path, 0o755) != 0 {
             throw SystemError(errno: errno, call: "mkdir", subject: path)
         }
@@ -153,9 +153,16 @@ public struct ContentStore: Sendable {
         if rename(path, target) != 0, errno != ENOENT { removeTree(path) }
     }
 
+    /// What is made in the trash, to be moved out of it at once.
+    private static let newPrefix = "new."
+
     /// Deletes what was discarded.
     public func emptyTrash() {
-        for name in folderEntries(folder + "/trash") { removeTree("\(folder)/trash/\(name)") }
+        for name in folderEntries(folder + "/trash") {
+            let path = "\(folder)/trash/\(name)"
+            if name.hasPrefix(Self.newPrefix), age(path) < 60 { continue }
+            removeTree(path)
+        }
     }
 
     // MARK: Locks

@@ -25,7 +25,7 @@ ANDIRON = ROOT / ".build/release/andiron"
 LOAD = ROOT / ".build/release/amqp-load"
 PAGE = ROOT / "docs/reference/servicebus.md"
 CONFIG = {"UserConfig": {"Namespaces": [{"Name": "sbemulatorns", "Queues": [
-    {"Name": "bench", "Properties": {"DefaultMessageTimeToLive": "P365D"}}, {"Name": "work"}]}]}}
+    {"Name": "bench", "Properties": {"DefaultMessageTimeToLive": "P365D"}}, {"Name": "few"}, {"Name": "work"}]}]}}
 
 
 class Host:
@@ -131,17 +131,17 @@ def rates(folder, rounds, rabbit):
 
 
 def backlog(folder):
-    """The receive rate and memory with a million messages waiting, against a few."""
+    """Receive rates with a few messages waiting and with a million, of two queues in turn, and the memory of that."""
     host = Host(folder / "backlog")
+    few = host.url.replace("/bench", "/few")
     try:
-        load(host.url, "send", 50_000, "--window", 1000)
-        few = load(host.url, "receive", 40_000, "--window", 100)["rate"]
+        load(few, "send", 50_000, "--window", 1000)
         load(host.url, "send", 1_000_000, "--window", 1000)
         memory = host.memory()
-        many = load(host.url, "receive", 100_000, "--window", 100)["rate"]
+        pairs = [[load(url, "receive", 10_000, "--window", 100)["rate"] for url in (few, host.url)] for _ in range(5)]
     finally:
         host.stop()
-    return few, many, memory
+    return statistics.median(many for _, many in pairs), statistics.median(many / few for few, many in pairs), memory
 
 
 def connections(folder):
@@ -198,7 +198,7 @@ def main():
         if RABBIT.is_dir():
             rabbit = RabbitMQ(folder / "rabbit").start()
         r = rates(folder, options.rounds, rabbit)
-        few, many, memory = backlog(folder)
+        many, ratio, memory = backlog(folder)
         rows = [
             ("durable send, window 100", f"{r['send']:,.0f}/s", "30,000/s"),
             ("durable send to completion, credit 100", f"{r['both']:,.0f}/s", "20,000/s"),
@@ -220,7 +220,7 @@ def main():
                 ("against it: send; send to completion", f"{r['send/rabbit']:.1f} ×; {r['both/rabbit']:.1f} ×", "3 ×"),
             ]
         rows += [
-            ("receive with 1,000,000 waiting, against 50,000", f"{many:,.0f}/s, {many / few:.2f} ×", "0.8 ×"),
+            ("receive with 1,000,000 waiting, against 50,000", f"{many:,.0f}/s, {ratio:.2f} ×", "0.8 ×"),
             ("memory with 1,000,000 waiting", f"{memory:.0f} MB", "300 MB"),
             ("memory with 1,000 connections", f"{connections(folder):.0f} MB", "100 MB"),
             ("host and broker ready after", f"{ready(folder):.0f} ms", "50 ms"),

@@ -47,7 +47,7 @@ def test_each_layer_has_its_own_place_on_the_disk(registry, puller):
         pytest.skip(f"only ext4 has the mark, and this is {kind}")
     push(registry, "spread", tar(("a", b"1")))
     puller.pull("spread:1")
-    flags = subprocess.run(["lsattr", "-d", puller.store / "layers"], capture_output=True, text=True, check=True).stdout
+    flags = subprocess.run(["lsattr", "-d", puller.store / "trash"], capture_output=True, text=True, check=True).stdout
     assert "T" in flags.split()[0]
     layer, = names(puller, "layers")
     assert (puller.store / "layers" / layer / "fs/a").read_text() == "1"
