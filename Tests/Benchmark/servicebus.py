@@ -135,7 +135,8 @@ def backlog(folder):
     host = Host(folder / "backlog")
     few = host.url.replace("/bench", "/few")
     try:
-        load(few, "send", 50_000, "--window", 1000)
+        # More than are received: what a receiver has fetched when it leaves stays locked.
+        load(few, "send", 60_000, "--window", 1000)
         load(host.url, "send", 1_000_000, "--window", 1000)
         memory = host.memory()
         pairs = [[load(url, "receive", 10_000, "--window", 100)["rate"] for url in (few, host.url)] for _ in range(5)]
@@ -220,7 +221,7 @@ def main():
                 ("against it: send; send to completion", f"{r['send/rabbit']:.1f} ×; {r['both/rabbit']:.1f} ×", "3 ×"),
             ]
         rows += [
-            ("receive with 1,000,000 waiting, against 50,000", f"{many:,.0f}/s, {ratio:.2f} ×", "0.8 ×"),
+            ("receive with 1,000,000 waiting, against 60,000", f"{many:,.0f}/s, {ratio:.2f} ×", "0.8 ×"),
             ("memory with 1,000,000 waiting", f"{memory:.0f} MB", "300 MB"),
             ("memory with 1,000 connections", f"{connections(folder):.0f} MB", "100 MB"),
             ("host and broker ready after", f"{ready(folder):.0f} ms", "50 ms"),
