@@ -24,9 +24,9 @@ public struct LogLevels: Sendable, Equatable {
     }
 
     /// Whether a record is shown; nil when no rule is about it.
-    public func shows(_ level: EventLevel, in category: String) -> Bool? {
+    public func shows(_ level: EventLevel, in category: @autoclosure () -> String) -> Bool? {
         if rules.isEmpty { return nil }
-        let category = category.lowercased()
+        let category = category().lowercased()
         return rules.first { category.hasPrefix($0.prefix) }?.shows(level)
     }
 

@@ -48,8 +48,10 @@ public final class ConsoleSink: EventSink, @unchecked Sendable {
 
     /// host.json's levels come before ``minimumLevel``, as in the Functions CLI.
     public func use(_ levels: LogLevels) {
-        self.levels = levels
-        showsSuccesses = levels.mayShow(.information, below: "Function") ?? (minimumLevel <= .information)
+        EventLoop.assumeIsolated {
+            self.levels = levels
+            self.showsSuccesses = levels.mayShow(.information, below: "Function") ?? (self.minimumLevel <= .information)
+        }
     }
 
     @EventLoop

@@ -122,6 +122,8 @@ public final class FunctionHost {
 
     /// The broker's AMQP port; 0 while it does not run.
     public var brokerPort: Int { embeddedBroker.port }
+    /// Where a function's events come from: a queue, a blob's path; nil for HTTP.
+    public func source(of function: String) -> String? { listeners.listener(of: function)?.source }
 
     /// The broker's port with TLS; 0 while there is none.
     public var brokerSecurePort: Int { embeddedBroker.securePort }

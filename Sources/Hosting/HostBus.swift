@@ -4,7 +4,7 @@ internal import ConfigurationFiles
 internal import Diagnostics
 internal import EventLoops
 internal import FunctionApps
-public import Invocations
+internal import Invocations
 internal import JSONText
 internal import ServiceBus
 internal import Triggers
@@ -13,13 +13,6 @@ extension FunctionHost {
     /// What clients connect with to the broker in this host; nil when it does not run.
     public var brokerConnectionString: String? {
         brokerPort == 0 ? nil : embeddedConnectionString(port: brokerPort)
-    }
-
-    /// Where a trigger's events come from, as its function.json says it: a queue, a blob's path; nil for HTTP.
-    public func source(of function: FunctionMetadata) -> String? {
-        guard let trigger = function.bindings.first(where: \.isTrigger) else { return nil }
-        if trigger.type.lowercased() == "servicebustrigger" { return busEntity(trigger) }
-        return trigger.text("path") ?? trigger.text("queueName")
     }
 
     /// The entity a binding names: a queue, a topic, or a topic's subscription.

@@ -155,12 +155,14 @@ public struct ContentStore: Sendable {
 
     /// What is made in the trash, to be moved out of it at once.
     private static let newPrefix = "new."
+    /// Seconds after which it was left there by a kill.
+    private static let newFolderAge = 60
 
     /// Deletes what was discarded.
     public func emptyTrash() {
         for name in folderEntries(folder + "/trash") {
             let path = "\(folder)/trash/\(name)"
-            if name.hasPrefix(Self.newPrefix), age(path) < 60 { continue }
+            if name.hasPrefix(Self.newPrefix), age(path) < Self.newFolderAge { continue }
             removeTree(path)
         }
     }

@@ -114,7 +114,7 @@ final class LayerUnpacker {
         if name.hasPrefix(".wh.") { return try whiteout(entry, folder, name.dropFirst(4)) }
         switch entry.kind {
         case .folder: try makeFolder(entry, path, openFolder(folder), String(name))
-        case .file: try writeFile(entry, reader, path, in: folder, opensFolder: isWhereTheLastWas)
+        case .file: try writeFile(entry, reader, path, in: folder, String(name), opensFolder: isWhereTheLastWas)
         case .link: try makeLink(entry, path, openFolder(folder), String(name))
         case .hardLink: try makeHardLink(entry, path, openFolder(folder), String(name))
         case .other: record.skipped += 1
@@ -156,7 +156,7 @@ final class LayerUnpacker {
     /// Makes a file, in place of one that the layer brought before. The first in a folder is made from the root in one
     /// call; those that follow it, from the folder.
     private func makeFile(
-        _ path: String, in folder: String, _ mode: UInt32, opensFolder: Bool
+        _ path: String, in folder: String, _ name: String, _ mode: UInt32, opensFolder: Bool
     ) throws(ImageError) -> Int32 {
         let flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC
         if !opensFolder {
@@ -166,7 +166,6 @@ final class LayerUnpacker {
             guard [EEXIST, ENAMETOOLONG, ENOSYS, EPERM].contains(errno) else { throw system("open", path) }
         }
         let parent = try openFolder(folder)
-        let name = String(folder.isEmpty ? path[...] : path.dropFirst(folder.count + 1))
         var file = openat(parent, name, flags, mode)
         if file < 0, errno == EEXIST {
             try remove(path, parent, name)
@@ -177,11 +176,11 @@ final class LayerUnpacker {
     }
 
     private func writeFile(
-        _ entry: TarEntry, _ reader: TarReader, _ path: String, in folder: String, opensFolder: Bool
+        _ entry: TarEntry, _ reader: TarReader, _ path: String, in folder: String, _ name: String, opensFolder: Bool
     ) throws(ImageError) {
         try count(entry.size)
         let mode = entry.mode & 0o777 | 0o600
-        let file = try makeFile(path, in: folder, mode, opensFolder: opensFolder)
+        let file = try makeFile(path, in: folder, name, mode, opensFolder: opensFolder)
         defer { close(file) }
         var end = 0
         while let block = try reader.block() {

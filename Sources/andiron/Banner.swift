@@ -28,7 +28,7 @@ func banner(_ host: FunctionHost) -> String {
     for runtime in host.runtimes where !runtime.metadata.isDisabled {
         let function = runtime.metadata
         guard let http = function.http, let url = host.url(of: function) else {
-            let source = host.source(of: function).map { "  \($0)" } ?? ""
+            let source = host.source(of: function.name).map { "  \($0)" } ?? ""
             text += "\t\(function.name): \(function.triggerType)\(source)\n\n"
             continue
         }

@@ -150,8 +150,9 @@ def shell_files():
 
 
 def test_buildah_and_podman_take_a_package_and_build_on_it(place, tmp_path):
-    if os.getuid() != 0 or not shutil.which("buildah") or not shutil.which("podman"):
+    if os.getuid() != 0:
         pytest.skip("buildah and podman, as root")
+    assert shutil.which("buildah") and shutil.which("podman"), "they are not installed; `make integration` installs them"
     (place.folder / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
     (place.folder / "model.txt").write_text("weights")
     arguments = ["--entry-script", place.folder / "score.py", "--model", place.folder / "model.txt"]
@@ -232,8 +233,9 @@ print(made.location)
 @pytest.fixture
 def docker():
     """A Docker of its own: no bridge, no rules in the firewall, a socket of its own. Gives the command."""
-    if os.getuid() != 0 or not shutil.which("dockerd"):
-        pytest.skip("docker, as root")
+    if os.getuid() != 0:
+        pytest.skip("dockerd runs as root only")
+    assert shutil.which("dockerd"), "docker.io is not installed; `make integration` installs it"
     # Paths of sockets are short.
     state = pathlib.Path(tempfile.mkdtemp(prefix="dk-"))
     with open(state / "log", "w") as log:
