@@ -62,7 +62,8 @@ final class LayerUnpacker {
         }
         for (path, time) in folderTimes {
             var times = [time, time]
-            utimensat(root, path.isEmpty ? "." : path, &times, AT_SYMLINK_NOFOLLOW)
+            let (parent, name) = parted(path)
+            utimensat(try openFolder(parent), name.isEmpty ? "." : name, &times, AT_SYMLINK_NOFOLLOW)
         }
         record.impliedFolders = implied.sorted()
         for (path, node) in nodes { if case .link(let target) = node { record.links[path] = target } }
@@ -83,13 +84,24 @@ final class LayerUnpacker {
             if name == "." || name.isEmpty { return rootEntry(entry) }
             return try place(entry, reader, parent: "", name: name)
         }
-        let name = entry.path[entry.path.index(after: slash)...]
+        let name = entry.path[entry.path.utf8.index(after: slash)...]
         if name.isEmpty || name == "." {
-            let parts = entry.path.split(separator: "/").filter { $0 != "." }
+            let parts = components(entry.path[...])
             guard let last = parts.last else { return rootEntry(entry) }
             return try place(entry, reader, parent: parts.dropLast().joined(separator: "/")[...], name: last)
         }
         try place(entry, reader, parent: entry.path[..<slash], name: name)
+    }
+
+    /// The parts of a path as the kernel sees them: a slash ends one, whatever combines with it to a character.
+    private func components(_ path: Substring) -> [Substring] {
+        path.utf8.split(separator: UInt8(ascii: "/")).map { Substring($0) }.filter { $0 != "." }
+    }
+
+    /// The folder and the name of a path without links.
+    private func parted(_ path: String) -> (folder: String, name: String) {
+        guard let slash = lastSlash(path) else { return ("", path) }
+        return (String(path[..<slash]), String(path[path.utf8.index(after: slash)...]))
     }
 
     private func lastSlash(_ path: String) -> String.Index? { path.utf8.lastIndex(of: UInt8(ascii: "/")) }
@@ -237,7 +249,7 @@ final class LayerUnpacker {
         guard !entry.target.hasPrefix("/") else {
             throw hostile(entry, "is a hard link to the absolute path '\(printable(entry.target))'")
         }
-        let parts = entry.target.split(separator: "/").filter { $0 != "." }
+        let parts = components(entry.target[...])
         guard let last = parts.last, !parts.contains(".."), entry.target.utf8.count <= limits.pathByteCount else {
             throw hostile(entry, "is a hard link to '\(printable(entry.target))', which leads out of the image")
         }
@@ -287,7 +299,7 @@ final class LayerUnpacker {
     /// The folder an entry lies in, as a path without links; made when the layer did not bring it.
     private func resolveParent(_ written: Substring, _ entry: TarEntry) throws(ImageError) -> String {
         if let last = lastFolder, last.written == written { return last.path }
-        let parts = written.split(separator: "/").filter { $0 != "." }
+        let parts = components(written)
         guard parts.count < limits.depth else {
             throw fail(
                 .limit, "an entry lies \(parts.count + 1) folders deep; the limit is \(limits.depth)", nil)
@@ -307,7 +319,7 @@ final class LayerUnpacker {
         for part in parts {
             if part == ".." {
                 guard !current.isEmpty else { throw hostile(entry, "goes through a link that leads out of the image") }
-                current = current.lastIndex(of: "/").map { String(current[..<$0]) } ?? ""
+                current = parted(current).folder
                 continue
             }
             let next = current.isEmpty ? String(part) : "\(current)/\(part)"
@@ -316,7 +328,7 @@ final class LayerUnpacker {
             case .link(let target):
                 followed += 1
                 guard followed <= Self.followLimit else { throw hostile(entry, "goes through links in a circle") }
-                let steps = target.split(separator: "/").filter { $0 != "." }
+                let steps = components(target[...])
                 current = try resolve(
                     steps, from: target.hasPrefix("/") ? "" : current, entry, &followed, mayMake: false)
             case nil:
@@ -331,7 +343,8 @@ final class LayerUnpacker {
     }
 
     private func imply(_ path: String) throws(ImageError) {
-        guard mkdirat(root, path, 0o755) == 0 else {
+        let (parent, name) = parted(path)
+        guard mkdirat(try openFolder(parent), name, 0o755) == 0 else {
             if errno == EEXIST {
                 throw fail(
                     .hostileLayer, "'\(printable(path))' is a file and then a folder", "the image was made wrong")
@@ -359,7 +372,7 @@ final class LayerUnpacker {
     /// The same for kernels before 5.6: one component at a time.
     private func walk(_ path: String) -> Int32 {
         var current = root
-        for part in path.split(separator: "/") {
+        for part in components(path[...]) {
             let next = openat(current, String(part), pathOnly | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
             if current != root { close(current) }
             guard next >= 0 else { return -1 }

@@ -84,6 +84,21 @@ def push(registry, name, *layers, **options):
     return registry.push(name, "1", list(layers), **options)
 
 
+def test_a_name_may_begin_with_what_combines_with_the_slash_before_it(registry, puller):
+    names = ["first", "\u0301second", "\u0301"]
+    push(registry, "combining", tar(("a", None), *[(f"a/{name}", name.encode()) for name in names]))
+    files = puller.pull("combining:1")["files"]
+    assert {p.name: p.read_text() for p in (files / "a").iterdir()} == {name: name for name in names}
+
+
+def test_what_combines_with_a_slash_does_not_lead_through_a_link(registry, puller, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    push(registry, "through", tar(link("a", str(outside)), ("a/\u0301b/c", b"x")))
+    puller.refused("through:1", "AN9008")
+    assert list(outside.iterdir()) == []
+
+
 def test_what_comes_is_what_was_pushed_and_the_second_pull_costs_one_head(registry, puller):
     layers = [tar(("a", None), ("a/x.txt", b"one")), tar(("a/y.txt", b"two"), ("b/c/z.txt", b"three"))]
     digest = push(registry, "plain", *layers)
